@@ -1,0 +1,43 @@
+"""Choose a few shared features that describe every class: the assignment problem of QPM and solvers for it."""
+
+from __future__ import annotations
+
+from qpm_opt.api import solve_assignment
+from qpm_opt.backends import backend_names
+from qpm_opt.backends.search_log import Progress
+from qpm_opt.errors import (
+    BackendUnavailableError,
+    InfeasibleProblemError,
+    InvalidInputError,
+    NoSolutionError,
+    QPMError,
+    SolverError,
+    UnsupportedError,
+)
+from qpm_opt.problem import AssignmentProblem, Terms
+from qpm_opt.redundancy import Penalties, penalties_from_similarity
+from qpm_opt.solution import Assignment, SolutionStatus, Termination, TracePoint
+from qpm_opt.verify import Verification, verify
+
+__all__ = [
+    "Assignment",
+    "AssignmentProblem",
+    "BackendUnavailableError",
+    "InfeasibleProblemError",
+    "InvalidInputError",
+    "NoSolutionError",
+    "Penalties",
+    "Progress",
+    "QPMError",
+    "SolutionStatus",
+    "SolverError",
+    "Termination",
+    "Terms",
+    "TracePoint",
+    "UnsupportedError",
+    "Verification",
+    "backend_names",
+    "penalties_from_similarity",
+    "solve_assignment",
+    "verify",
+]

@@ -1,0 +1,156 @@
+"""Turning what people pass into clean, read-only NumPy arrays, or saying exactly why not."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from qpm_opt.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+def plain_array(name: str, value: Any) -> npt.NDArray[Any]:
+    """NumPy array of numbers from an array, frame, tensor or nested list; refuses everything else."""
+    if hasattr(value, "detach"):  # a torch tensor, without importing torch
+        value = value.detach().cpu()
+        if "bfloat16" in str(value.dtype):  # NumPy has no such type
+            value = value.float()
+    if sp.issparse(value):
+        value = value.toarray()
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"The '{name}' parameter must be an array of numbers. Got a {type(value).__name__} that NumPy cannot read "
+            f"({error}); are its rows of equal length?"
+        ) from error
+    if array.dtype.kind not in "fiub":
+        raise InvalidInputError(
+            f"The '{name}' parameter must hold real numbers. Got dtype {array.dtype}"
+            f" from a {type(value).__name__}; convert it with .astype(float) once its entries are numbers."
+        )
+    return array
+
+
+def float_array(name: str, value: Any, ndim: int) -> FloatArray:
+    """Finite float64 copy of the wanted number of dimensions, read-only."""
+    array = plain_array(name, value)
+    if array.ndim != ndim:
+        raise InvalidInputError(
+            f"The '{name}' parameter must have {ndim} dimension{'s' if ndim > 1 else ''}. "
+            f"Got shape {tuple(int(size) for size in array.shape)}."
+        )
+    array = np.array(array, dtype=np.float64, order="C")
+    require_finite(name, array)
+    array.setflags(write=False)
+    return array
+
+
+def require_finite(name: str, array: FloatArray) -> None:
+    """Raise when there is a NaN or an infinity, with their number and the first position."""
+    bad = ~np.isfinite(array)
+    if bad.any():
+        first = tuple(int(index) for index in np.argwhere(bad)[0])
+        raise InvalidInputError(
+            f"The '{name}' parameter must be finite. Got {int(bad.sum())} NaN or infinite entries, the first at "
+            f"{list(first)}. A feature without variance has no correlation: give it zeros, which marks it as dead."
+        )
+
+
+def labels_of(value: Any, axis: str) -> tuple[str | int, ...] | None:
+    """The labels that a pandas object carries on its 'index' or 'columns', None where it has plain positions."""
+    index = getattr(value, axis, None)
+    if index is None or callable(index) or not hasattr(value, "iloc"):
+        return None
+    if type(index).__name__ == "RangeIndex":
+        return None
+    return tuple(item.item() if isinstance(item, np.generic) else item for item in index)
+
+
+def label_tuple(name: str, value: Iterable[Any] | None, length: int) -> tuple[str | int, ...] | None:
+    """Labels as a tuple of strings or ints, as many as needed and no two alike."""
+    if value is None:
+        return None
+    labels = tuple(item.item() if isinstance(item, np.generic) else item for item in value)
+    if len(labels) != length:
+        raise InvalidInputError(f"The '{name}' parameter must have {length} entries. Got {len(labels)}.")
+    wrong = [label for label in labels if not isinstance(label, (str, int)) or isinstance(label, bool)]
+    if wrong:
+        raise InvalidInputError(
+            f"The '{name}' parameter must hold strings or integers. Got {wrong[0]!r} of type {type(wrong[0]).__name__}."
+        )
+    if len(set(labels)) != length:
+        twice = next(label for position, label in enumerate(labels) if label in labels[:position])
+        raise InvalidInputError(f"The '{name}' parameter must not repeat a label. Got {twice!r} more than once.")
+    return labels
+
+
+def whole_number(name: str, value: Any, *, least: int) -> int:
+    """An int that is at least `least`; refuses booleans and fractions."""
+    if isinstance(value, (bool, np.bool_)):
+        raise InvalidInputError(f"The '{name}' parameter must be a whole number. Got the boolean {value}.")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        if isinstance(value, (float, np.floating)) and float(value).is_integer():
+            number = int(value)
+        else:
+            raise InvalidInputError(
+                f"The '{name}' parameter must be a whole number. Got {value!r} of type {type(value).__name__}."
+            ) from None
+    if number < least:
+        raise InvalidInputError(f"The '{name}' parameter must be at least {least}. Got {number}.")
+    return number
+
+
+def positive_number(name: str, value: Any, *, zero_allowed: bool = False) -> float:
+    """A finite float above zero (or not below it)."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InvalidInputError(
+            f"The '{name}' parameter must be a number. Got {value!r} of type {type(value).__name__}."
+        ) from None
+    if not np.isfinite(number) or number < 0 or (number == 0 and not zero_allowed):
+        least = "0 or more" if zero_allowed else "above 0"
+        raise InvalidInputError(f"The '{name}' parameter must be a finite number {least}. Got {value!r}.")
+    return number
+
+
+def position(name: str, value: Any, length: int, labels: Sequence[str | int] | None, what: str) -> int:
+    """The index that an int (a position) or a string (a label) stands for."""
+    if isinstance(value, str):
+        if labels is None:
+            raise InvalidInputError(
+                f"The '{name}' parameter names the {what} {value!r}, but the problem has no {what} labels; "
+                f"give its position, or pass {what}_labels."
+            )
+        if value not in labels:
+            raise InvalidInputError(
+                f"The '{name}' parameter names the {what} {value!r}, which does not exist.{nearest(value, labels)}"
+            )
+        return labels.index(value)
+    index = whole_number(name, value, least=0)
+    if index >= length:
+        raise InvalidInputError(
+            f"The '{name}' parameter must hold positions of {what}s between 0 and {length - 1}. Got {index}."
+        )
+    return index
+
+
+def nearest(word: str, known: Iterable[Any]) -> str:
+    """A sentence that names the most similar known words, to be put behind an error message."""
+    names = [str(name) for name in known]
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    listed = ", ".join(sorted(names)[:12]) + (", …" if len(names) > 12 else "")
+    return f" Known: {listed}." if names else ""

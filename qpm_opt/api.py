@@ -1,0 +1,234 @@
+"""One function that solves: it picks a back end, checks what is asked of it, and verifies what comes back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from qpm_opt._validation import IntArray, nearest, position, positive_number, whole_number
+from qpm_opt.backends import BACKENDS, backend_names, load_backend
+from qpm_opt.backends.base import Backend, Request
+from qpm_opt.backends.search_log import Progress, SearchLog
+from qpm_opt.errors import InvalidInputError, SolverError, UnsupportedError
+from qpm_opt.problem import AssignmentProblem
+from qpm_opt.search_space import SearchSpace
+from qpm_opt.selection import best_weights, is_valid_selection
+from qpm_opt.solution import Assignment, SolutionStatus, Termination
+from qpm_opt.swap_search import greedy_set
+from qpm_opt.verify import verify
+
+__all__ = ["pick_solver", "solve_assignment"]
+
+logger = logging.getLogger(__name__)
+
+_EXACT_PAIRS = 1_000
+"""Up to this many (class, feature) pairs the plain model is proven optimal within seconds."""
+
+
+def pick_solver(problem: AssignmentProblem) -> str:
+    """The back end that `solver="auto"` stands for: an exact one for small problems, swap search for large ones."""
+    return "pyomo" if problem.class_similarity.size <= _EXACT_PAIRS else "local_search"
+
+
+def solve_assignment(
+    class_similarity: Any,
+    redundancy: Any = None,
+    feature_bias: Any = None,
+    *,
+    n_select: int = 50,
+    n_per_class: Any = 5,
+    solver: str = "auto",
+    time_limit: float | None = 300.0,
+    mip_gap: float = 1e-4,
+    seed: int = 0,
+    threads: int | None = None,
+    start: Assignment | Iterable[Any] | None = None,
+    progress: Callable[[Progress], Any] | None = None,
+    **options: Any,
+) -> Assignment:
+    """Choose the features to keep and those that describe each class (the binary quadratic program of QPM).
+
+    Args:
+        class_similarity: A, (n_classes, n_features); or an `AssignmentProblem`, which then says everything about the
+            problem itself.
+        redundancy: r, symmetric (n_features, n_features) pair penalties, see `penalties_from_similarity`.
+        feature_bias: b, (n_features,).
+        n_select: Features to keep.
+        n_per_class: Features of a class, one number or one for each class.
+        solver: "auto", or a name that `qpm-opt backends` lists.
+        time_limit: Seconds, model building included. None: no limit.
+        mip_gap: Stop at (bound − objective)/|objective| ≤ mip_gap. Problems of up to 2,000 (class, feature) pairs are
+            solved to the end by the exact back ends.
+        seed: Seed of everything random.
+        threads: Threads. None: what the back end likes.
+        start: A former result, or features (positions or labels), to start from. Features that may not be kept any
+            more are replaced, so the result of a similar problem will do.
+        progress: Called with a `Progress` at every improvement; a KeyboardInterrupt raised in it stops the search.
+        **options: Locks and labels of `AssignmentProblem` where arrays are given, and settings of the back end.
+
+    Returns:
+        The best assignment found, verified. Ctrl-C and the time limit end the search, not the result: look at
+        `termination` and `status`.
+
+    Raises:
+        InvalidInputError: An argument is wrong.
+        InfeasibleProblemError: The constraints contradict each other, seen before solving.
+        UnsupportedError: The back end does not honour an argument.
+        BackendUnavailableError: The back end is not installed.
+        SolverError: The back end failed.
+
+    Example:
+        >>> result = solve_assignment([[0.9, 0.1, 0.4], [0.2, 0.8, 0.5]], n_select=2, n_per_class=1)
+        >>> result.selected.tolist(), result.weights.tolist(), result.status.value
+        ([0, 1], [[1, 0], [0, 1]], 'optimal')
+    """
+    problem, settings = _problem(
+        class_similarity, redundancy, feature_bias, n_select=n_select, n_per_class=n_per_class, options=options
+    )
+    limit = None if time_limit is None else positive_number("time_limit", time_limit)
+    name = pick_solver(problem) if solver == "auto" else solver
+    if solver == "auto":
+        logger.info("solver='auto' picked %r for %d × %d", name, problem.n_classes, problem.n_features)
+    backend = load_backend(name)
+    log = SearchLog(problem, limit, progress)
+    first = None if start is None else _repaired_start(problem, start)
+    request = Request(
+        mip_gap=positive_number("mip_gap", mip_gap, zero_allowed=True),
+        seed=whole_number("seed", seed, least=0),
+        threads=None if threads is None else whole_number("threads", threads, least=1),
+        start=first,
+        options=_checked_options(name, backend, settings),
+    )
+    _refuse_unsupported(name, backend, request, asks_for_start=start is not None)
+    version = backend.version()
+    try:
+        if first is not None:
+            weights = best_weights(problem, first)
+            if weights is not None:
+                log.offer(first, weights, "start")
+        log.report(f"{name} {version}: searching")
+        termination = backend.solve(problem, request, log)
+    except KeyboardInterrupt:
+        termination = Termination.INTERRUPTED
+    return _result(problem, log, termination, request, name, version)
+
+
+def _problem(
+    class_similarity: Any, redundancy: Any, feature_bias: Any, *, n_select: int, n_per_class: Any, options: Mapping[str, Any]
+) -> tuple[AssignmentProblem, dict[str, Any]]:
+    """The problem, and the options that are not about it."""
+    parts = ("required_features", "excluded_features", "required_pairs", "forbidden_pairs", "class_labels", "feature_labels")
+    own = {name: value for name, value in options.items() if name in parts}
+    rest = {name: value for name, value in options.items() if name not in parts}
+    if not isinstance(class_similarity, AssignmentProblem):
+        return (
+            AssignmentProblem(
+                class_similarity, redundancy, feature_bias, n_select=n_select, n_per_class=n_per_class, **own
+            ),
+            rest,
+        )
+    twice = [name for name, value in (("redundancy", redundancy), ("feature_bias", feature_bias)) if value is not None]
+    twice += list(own)
+    if n_select != 50:
+        twice.append("n_select")
+    if not (np.ndim(n_per_class) == 0 and n_per_class == 5):
+        twice.append("n_per_class")
+    if twice:
+        raise InvalidInputError(
+            f"The '{twice[0]}' parameter must not be given beside an AssignmentProblem, which holds it already. "
+            "Make the problem with it instead."
+        )
+    return class_similarity, rest
+
+
+def _checked_options(name: str, backend: Backend, given: Mapping[str, Any]) -> dict[str, Any]:
+    known = backend.CAPABILITIES.options
+    settings = {option: known[option].default for option in known}
+    for option, value in given.items():
+        if option not in known:
+            every = [*known, "time_limit", "mip_gap", "seed", "threads", "start", "progress", "required_features"]
+            every += ["excluded_features", "required_pairs", "forbidden_pairs", "class_labels", "feature_labels"]
+            raise InvalidInputError(f"The back end {name!r} has no option {option!r}.{nearest(option, every)}")
+        default = known[option].default
+        if isinstance(default, int):
+            value = whole_number(option, value, least=1)
+        elif default is None and value is not None and not isinstance(value, Mapping):
+            raise InvalidInputError(f"The '{option}' parameter must be a mapping. Got {value!r}.")
+        settings[option] = value
+    return settings
+
+
+def _refuse_unsupported(name: str, backend: Backend, request: Request, *, asks_for_start: bool) -> None:
+    can = backend.CAPABILITIES
+    asked = {
+        "start": (asks_for_start, can.warm_start),
+        "threads": (request.threads is not None and request.threads > 1, can.threads),
+    }
+    for argument, (wanted, supported) in asked.items():
+        if wanted and not supported:
+            capability = {"start": "warm_start", "threads": "threads"}[argument]
+            able = [other for other in BACKENDS if _supports(other, capability)]
+            raise UnsupportedError(
+                f"The back end {name!r} does not support the '{argument}' parameter. Leave it out, or use one of "
+                f"{', '.join(able) or ', '.join(backend_names())}."
+            )
+
+
+def _supports(name: str, capability: str) -> bool:
+    try:
+        return bool(getattr(load_backend(name).CAPABILITIES, capability))
+    except ImportError:
+        return False
+
+
+def _repaired_start(problem: AssignmentProblem, start: Assignment | Iterable[Any]) -> IntArray | None:
+    """Features to start from: those given that may be kept, filled up greedily; None where they admit no assignment."""
+    if isinstance(start, Assignment):
+        if start.n_features != problem.n_features:
+            raise InvalidInputError(
+                f"The 'start' parameter must come from a problem of the same {problem.n_features} features. "
+                f"Got one of {start.n_features}."
+            )
+        if start.solution is None:
+            return None
+        start = start.selected
+    given = [position("start", item, problem.n_features, problem.feature_labels, "feature") for item in start]
+    selected = np.unique(np.array(given, dtype=np.int64))
+    if not is_valid_selection(problem, selected):
+        space = SearchSpace.of(problem)
+        selected = space.features[greedy_set(space, space.to_local(selected))]
+        logger.info("start: %d of its features kept, the rest filled up", len(np.intersect1d(selected, given)))
+    return selected
+
+
+def _result(
+    problem: AssignmentProblem, log: SearchLog, termination: Termination, request: Request, name: str, version: str
+) -> Assignment:
+    if log.best is None:
+        status = SolutionStatus.NONE
+    elif log.gap is not None and log.gap <= request.mip_gap:
+        status, termination = SolutionStatus.OPTIMAL, Termination.OPTIMAL
+    else:
+        status = SolutionStatus.FEASIBLE
+    result = Assignment(
+        termination=termination,
+        status=status,
+        solution=log.best,
+        bound=log.bound,
+        runtime=log.elapsed(),
+        solver=name,
+        solver_version=version,
+        seed=request.seed,
+        trace=tuple(log.trace),
+        n_features=problem.n_features,
+        class_labels=problem.class_labels,
+        feature_labels=problem.feature_labels,
+    )
+    if log.best is not None:
+        checked = verify(problem, result)
+        if not checked.ok or termination is Termination.INFEASIBLE:
+            raise SolverError(f"The back end {name!r} returned an invalid result; please report this.\n{checked}\n{result!r}")
+    return result

@@ -1,0 +1,50 @@
+"""Running a solver's blocking call beside the main thread, which stays free for Ctrl-C and progress."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["run_interruptibly"]
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.05
+
+
+def run_interruptibly(call: Callable[[], T], *, poll: Callable[[], None], cancel: Callable[[], None]) -> T:
+    """Run `call` in a thread and return its result.
+
+    `poll` runs in the calling thread every few hundredths of a second, so callbacks of the user never run inside a
+    solver. When it raises, or Ctrl-C arrives, `cancel` is called, the solver is waited for, and the exception goes on.
+
+    Raises:
+        BaseException: Whatever `call` or `poll` raised.
+    """
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - handed over to the calling thread
+            failures.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    wait = 0.001  # small problems are solved in milliseconds
+    try:
+        while worker.is_alive():
+            worker.join(wait)
+            wait = min(_POLL_SECONDS, wait * 2)
+            poll()
+    except BaseException:
+        while worker.is_alive():
+            # A solver may clear the request when it starts to search, so it is repeated until it is heard.
+            cancel()
+            worker.join(_POLL_SECONDS)
+        raise
+    if failures:
+        raise failures[0]
+    return results[0]

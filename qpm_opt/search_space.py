@@ -1,0 +1,100 @@
+"""The problem as the searches see it: only features that may be kept, values in objective units, locks folded in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qpm_opt._validation import FloatArray, IntArray
+from qpm_opt.problem import AssignmentProblem
+from qpm_opt.selection import best_weights
+
+__all__ = ["SearchSpace"]
+
+
+@dataclass(frozen=True, eq=False)
+class SearchSpace:
+    """Arrays over the n candidate features; positions in them are called local.
+
+    A required pair is taken out: its value goes into `constant`, its place out of `budgets`. What is left of it, and every
+    forbidden pair, gets the value −`barrier`, so low that no better solution uses it.
+
+    Attributes:
+        problem: The problem itself.
+        features: (n,) positions of the candidates in the problem.
+        values: (n_classes, n) σA, −barrier where locked.
+        penalties: (n, n) dense symmetric penalties.
+        bias: (n,) bias.
+        budgets: (n_classes,) features that a class still takes besides its required ones.
+        forced: (n,) bool, candidates that every solution keeps.
+        constant: Value of the required pairs.
+        barrier: Larger than any difference between two objectives.
+    """
+
+    problem: AssignmentProblem
+    features: IntArray
+    values: FloatArray
+    penalties: FloatArray
+    bias: FloatArray
+    budgets: IntArray
+    forced: npt.NDArray[np.bool_]
+    constant: float
+    barrier: float
+
+    @classmethod
+    def of(cls, problem: AssignmentProblem) -> SearchSpace:
+        """The search space of a problem."""
+        features = problem.candidates
+        values = problem.scale * problem.class_similarity[:, features]
+        penalties = problem.redundancy[features][:, features].toarray()
+        bias = problem.feature_bias[features]
+        spread = (
+            2.0 * float(np.abs(values).max()) * float(problem.n_per_class.sum())
+            + float(penalties.max(initial=0.0)) * problem.n_select**2
+            + 2.0 * float(np.abs(bias).sum())
+        )
+        barrier = 1.0 + 4.0 * spread
+        required = problem.required_mask[:, features]
+        constant = float(values[required].sum())
+        values[required | problem.forbidden_mask[:, features]] = -barrier
+        return cls(
+            problem=problem,
+            features=features,
+            values=values,
+            penalties=penalties,
+            bias=bias,
+            budgets=problem.n_per_class - required.sum(axis=1),
+            forced=np.isin(features, problem.forced_features),
+            constant=constant,
+            barrier=barrier,
+        )
+
+    @property
+    def n_select(self) -> int:
+        """How many features to keep."""
+        return self.problem.n_select
+
+    def to_local(self, selected: IntArray) -> IntArray:
+        """Local positions of features of the problem that are candidates; others are left out."""
+        return np.flatnonzero(np.isin(self.features, selected))
+
+    def relaxed_value(self, chosen: IntArray) -> float:
+        """Objective of a set of local features when classes may coincide; an upper bound on `exact`."""
+        inside = -np.sort(-self.values[:, chosen], axis=1)
+        kept = np.arange(len(chosen)) < self.budgets[:, None]
+        return self.constant + float(inside[kept].sum()) + self.set_value(chosen)
+
+    def set_value(self, chosen: IntArray) -> float:
+        """Z_R + Z_B of a set of local features."""
+        return float(self.bias[chosen].sum()) - 0.5 * float(self.penalties[np.ix_(chosen, chosen)].sum())
+
+    def exact(self, chosen: IntArray) -> tuple[float, npt.NDArray[np.bool_] | None]:
+        """Objective of a set of local features with uniqueness, and W; minus infinity and None where it admits none."""
+        selected = self.features[chosen]
+        weights = best_weights(self.problem, selected)
+        if weights is None:
+            return -np.inf, None
+        similarity = self.problem.scale * float(self.problem.class_similarity[:, selected][weights].sum())
+        return similarity + self.set_value(chosen), weights

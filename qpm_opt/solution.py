@@ -1,0 +1,292 @@
+"""What a solver found: the assignment, why the search stopped, and how good it is at least."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from qpm_opt import _storage
+from qpm_opt._validation import IntArray
+from qpm_opt.errors import InvalidInputError, NoSolutionError
+from qpm_opt.problem import Terms
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Assignment", "SolutionStatus", "Termination", "TracePoint", "relative_gap"]
+
+Label = str | int
+
+
+class Termination(Enum):
+    """Why a search stopped; says nothing about what it holds."""
+
+    OPTIMAL = "optimal"
+    """The gap fell to `mip_gap` or below."""
+    TIME_LIMIT = "time limit"
+    """`time_limit` ran out."""
+    INTERRUPTED = "interrupted"
+    """Ctrl-C, or a KeyboardInterrupt out of the progress callback."""
+    SEARCH_FINISHED = "search finished"
+    """A heuristic did all it was asked to do, without a proof."""
+    INFEASIBLE = "infeasible"
+    """There is no assignment that meets the constraints, proven."""
+
+
+class SolutionStatus(Enum):
+    """What a result holds; says nothing about why the search stopped."""
+
+    OPTIMAL = "optimal"
+    """A solution whose gap is proven to be at most `mip_gap`."""
+    FEASIBLE = "feasible"
+    """A solution without that proof."""
+    NONE = "none"
+    """No solution."""
+
+
+@dataclass(frozen=True)
+class TracePoint:
+    """A moment of a search.
+
+    Attributes:
+        time: Seconds since the start.
+        objective: Best objective so far, None before the first solution.
+        bound: Best proven upper bound so far, None before the first.
+    """
+
+    time: float
+    objective: float | None
+    bound: float | None
+
+
+def relative_gap(objective: float | None, bound: float | None) -> float | None:
+    """(bound − objective) / max(1e-9, |objective|); None where one of them is missing."""
+    if objective is None or bound is None:
+        return None
+    return max(0.0, bound - objective) / max(1e-9, abs(objective))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Assignment:
+    """The result of `solve_assignment`.
+
+    `selected`, `weights`, `terms` and `objective` raise `NoSolutionError` where there is no solution; `bound` and `gap`
+    are None where nothing is proven.
+
+    Attributes:
+        termination: Why the search stopped.
+        status: What is held.
+        solution: (selected, weights, terms), or None.
+        bound: Proven upper bound on the objective of every assignment, uniqueness included, or None.
+        runtime: Seconds.
+        solver: Name of the back end.
+        solver_version: Its version.
+        seed: Seed of the run.
+        trace: How the incumbent and the bound came about.
+        n_features: Number of features there were to choose from.
+        class_labels: Names of the classes, or None.
+        feature_labels: Names of all features, or None.
+    """
+
+    termination: Termination
+    status: SolutionStatus
+    solution: tuple[IntArray, npt.NDArray[np.uint8], Terms] | None
+    bound: float | None
+    runtime: float
+    solver: str
+    solver_version: str
+    seed: int
+    trace: tuple[TracePoint, ...]
+    n_features: int
+    class_labels: tuple[Label, ...] | None = None
+    feature_labels: tuple[Label, ...] | None = None
+
+    @property
+    def selected(self) -> IntArray:
+        """(n_select,) sorted positions of the kept features."""
+        return self._required("selected")[0]
+
+    @property
+    def weights(self) -> npt.NDArray[np.uint8]:
+        """(n_classes, n_select) of 0/1, columns in the order of `selected`."""
+        return self._required("weights")[1]
+
+    @property
+    def terms(self) -> Terms:
+        """Z_A, Z_R and Z_B."""
+        return self._required("terms")[2]
+
+    @property
+    def objective(self) -> float:
+        """Z_A + Z_R + Z_B."""
+        return self._required("objective")[2].total
+
+    @property
+    def gap(self) -> float | None:
+        """(bound − objective) / max(1e-9, |objective|), or None."""
+        return relative_gap(self.objective, self.bound) if self.solution else None
+
+    @property
+    def selected_labels(self) -> tuple[Label, ...]:
+        """Names of the kept features; their positions where there are no names."""
+        labels = self.feature_labels
+        return tuple(int(index) if labels is None else labels[index] for index in self.selected)
+
+    def _required(self, name: str) -> tuple[IntArray, npt.NDArray[np.uint8], Terms]:
+        if self.solution is None:
+            raise NoSolutionError(
+                f"There is no '{name}': {self.solver} stopped with termination '{self.termination.value}' before it held "
+                f"a solution (after {self.runtime:.1f} s). Ask 'status' first"
+                + ("." if self.termination is Termination.INFEASIBLE else ", or give it more time.")
+            )
+        return self.solution
+
+    # -- other forms -------------------------------------------------------------------------------------------------
+
+    def to_frame(self) -> pd.DataFrame:
+        """W as a frame: a row for each class, a column for each kept feature, with their names."""
+        weights = self.weights
+        rows = self.class_labels if self.class_labels is not None else range(len(weights))
+        return pd.DataFrame(
+            weights,
+            index=pd.Index(list(rows), name="class"),
+            columns=pd.Index(list(self.selected_labels), name="feature"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain Python values that JSON can hold; what is absent is None."""
+        held = self.solution
+        return {
+            "termination": self.termination.value,
+            "status": self.status.value,
+            "selected": None if held is None else held[0].tolist(),
+            "weights": None if held is None else held[1].tolist(),
+            "terms": None if held is None else asdict(held[2]),
+            "objective": None if held is None else held[2].total,
+            "bound": self.bound,
+            "gap": self.gap,
+            "runtime": self.runtime,
+            "solver": self.solver,
+            "solver_version": self.solver_version,
+            "seed": self.seed,
+            "trace": [asdict(point) for point in self.trace],
+            "n_features": self.n_features,
+            "class_labels": None if self.class_labels is None else list(self.class_labels),
+            "feature_labels": None if self.feature_labels is None else list(self.feature_labels),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Assignment:
+        """The inverse of `to_dict`.
+
+        Raises:
+            InvalidInputError: Something is missing or malformed.
+        """
+        try:
+            solution = None
+            if data["selected"] is not None:
+                solution = (
+                    np.array(data["selected"], dtype=np.int64),
+                    np.array(data["weights"], dtype=np.uint8),
+                    Terms(**data["terms"]),
+                )
+            return cls(
+                termination=Termination(data["termination"]),
+                status=SolutionStatus(data["status"]),
+                solution=solution,
+                bound=data["bound"],
+                runtime=data["runtime"],
+                solver=data["solver"],
+                solver_version=data["solver_version"],
+                seed=data["seed"],
+                trace=tuple(TracePoint(**point) for point in data["trace"]),
+                n_features=data["n_features"],
+                class_labels=_tuple(data["class_labels"]),
+                feature_labels=_tuple(data["feature_labels"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInputError(f"This is no stored assignment ({type(error).__name__}: {error}).") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to `.npz` (arrays, and JSON text for the rest) or `.json`; the file appears whole or not at all."""
+        data = self.to_dict()
+        if os.fspath(path).endswith(".json"):
+            _storage.write_text(path, json.dumps(data) + "\n")
+            return
+        arrays = {name: np.array(data.pop(name)) for name in ("selected", "weights") if data[name] is not None}
+        _storage.write_npz(path, "qpm_opt.Assignment", {**arrays, "record": np.array(json.dumps(data))})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Assignment:
+        """Read what `save` wrote.
+
+        Raises:
+            InvalidInputError: The file is missing, damaged or holds something else.
+        """
+        if os.fspath(path).endswith(".json"):
+            return cls.from_dict(_storage.read_json(path))
+        arrays = _storage.read_npz(path, "qpm_opt.Assignment")
+        record = json.loads(str(arrays.pop("record", "{}")))
+        return cls.from_dict({**record, **arrays})
+
+    # -- pictures and text -------------------------------------------------------------------------------------------
+
+    def plot(self, kind: str = "matrix", ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw the class × feature matrix (`kind="matrix"`) or objective and bound over time (`kind="convergence"`).
+
+        Needs matplotlib (`pip install "qpm[plot]"`).
+
+        Args:
+            kind: What to draw.
+            ax: Where to draw; a new figure by default.
+        """
+        from qpm_opt import _plots
+
+        return _plots.draw(self, kind, ax)
+
+    def __repr__(self) -> str:
+        lines = [f"Assignment by {self.solver}"]
+        lines += [f"├ {name:<12} {text}" for name, text in self._summary()]
+        lines[-1] = "└" + lines[-1][1:]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from qpm_opt import _html
+
+        return _html.assignment_table(self, self._summary())
+
+    def _summary(self) -> list[tuple[str, str]]:
+        rows = [("status", self.status.value), ("termination", f"{self.termination.value} after {self.runtime:.2f} s")]
+        if self.solution is not None:
+            terms = self.terms
+            rows.append(
+                ("objective", f"{terms.total:.6g} = {terms.similarity:.6g} {terms.redundancy:+.6g} {terms.bias:+.6g}")
+            )
+        if self.bound is None:
+            rows.append(("bound", "none"))
+        else:
+            gap = "" if self.gap is None else f" (gap {self.gap:.4%})"
+            rows.append(("bound", f"{self.bound:.6g}{gap}"))
+        if self.solution is not None:
+            weights = self.weights
+            sums = weights.sum(axis=1)
+            budget = f"{sums.min()}" if sums.min() == sums.max() else f"{sums.min()} to {sums.max()}"
+            rows.append(
+                ("size", f"{len(weights)} classes, {weights.shape[1]} of {self.n_features} features, {budget} per class")
+            )
+            shown = ", ".join(str(label) for label in self.selected_labels[:12])
+            rows.append(("features", shown + (", …" if weights.shape[1] > 12 else "")))
+        return rows
+
+
+def _tuple(value: Sequence[Label] | None) -> tuple[Label, ...] | None:
+    return None if value is None else tuple(value)

@@ -1,0 +1,129 @@
+"""The true optimum of small problems by enumeration; shares no code with the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+from math import comb
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+
+@dataclass
+class SmallProblem:
+    """Plain data of a small problem."""
+
+    A: np.ndarray
+    penalties: np.ndarray
+    bias: np.ndarray
+    n_select: int
+    n_per_class: list[int]
+    required_features: list[int] = field(default_factory=list)
+    excluded_features: list[int] = field(default_factory=list)
+    required_pairs: list[tuple[int, int]] = field(default_factory=list)
+    forbidden_pairs: list[tuple[int, int]] = field(default_factory=list)
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of AssignmentProblem."""
+        return {
+            "class_similarity": self.A,
+            "redundancy": self.penalties,
+            "feature_bias": self.bias,
+            "n_select": self.n_select,
+            "n_per_class": self.n_per_class,
+            "required_features": self.required_features,
+            "excluded_features": self.excluded_features,
+            "required_pairs": self.required_pairs,
+            "forbidden_pairs": self.forbidden_pairs,
+        }
+
+
+def optimum(problem: SmallProblem) -> float | None:
+    """The largest objective over all feature sets and all distinct assignments, None where there is none."""
+    n_classes, n_features = problem.A.shape
+    sigma = 1000.0 / sum(problem.n_per_class)
+    dead = {
+        f
+        for f in range(n_features)
+        if not problem.A[:, f].any()
+        and not problem.penalties[f].any()
+        and f not in problem.required_features
+        and f not in [pair[1] for pair in problem.required_pairs]
+    }
+    usable = [f for f in range(n_features) if f not in problem.excluded_features and f not in dead]
+    best = None
+    for kept in combinations(usable, problem.n_select):
+        if not set(problem.required_features) <= set(kept):
+            continue
+        similarity = _best_distinct(problem, kept)
+        if similarity is None:
+            continue
+        value = sigma * similarity + sum(problem.bias[f] for f in kept)
+        value -= sum(problem.penalties[i, j] for i, j in combinations(kept, 2))
+        best = value if best is None else max(best, value)
+    return best
+
+
+def _best_distinct(problem: SmallProblem, kept: tuple[int, ...]) -> float | None:
+    """Enumerate every set of every class and match classes to sets."""
+    columns: dict[frozenset[int], int] = {}
+    entries = []
+    for c, budget in enumerate(problem.n_per_class):
+        for chosen in combinations(kept, budget):
+            if any(pair[0] == c and pair[1] not in chosen for pair in problem.required_pairs):
+                continue
+            if any(pair[0] == c and pair[1] in chosen for pair in problem.forbidden_pairs):
+                continue
+            column = columns.setdefault(frozenset(chosen), len(columns))
+            entries.append((c, column, sum(problem.A[c, f] for f in chosen)))
+    worth = np.full((len(problem.n_per_class), max(len(columns), 1)), -np.inf)
+    for c, column, value in entries:
+        worth[c, column] = value
+    if worth.shape[1] < worth.shape[0]:
+        return None
+    try:
+        rows, chosen_columns = linear_sum_assignment(worth, maximize=True)
+    except ValueError:
+        return None
+    return float(worth[rows, chosen_columns].sum())
+
+
+def random_problem(seed: int) -> SmallProblem:
+    """A small problem whose kind is drawn too: ties, negative values, dense or no penalties, uneven budgets, locks."""
+    rng = np.random.default_rng(seed)
+    n_features = int(rng.integers(3, 9))
+    n_select = int(rng.integers(2, min(n_features, 5) + 1))
+    n_classes = int(rng.integers(2, 7))
+    kind = rng.choice(["real", "ties", "negative", "all equal", "wide"])
+    A = {
+        "real": rng.normal(size=(n_classes, n_features)),
+        "ties": rng.integers(0, 3, size=(n_classes, n_features)) / 2.0,
+        "negative": -rng.random((n_classes, n_features)),
+        "all equal": np.full((n_classes, n_features), 0.5),
+        "wide": 10.0 ** rng.uniform(-4, 1, size=(n_classes, n_features)),
+    }[kind]
+    share = rng.choice([0.0, 0.3, 1.0])
+    upper = np.triu((rng.random((n_features, n_features)) < share) * rng.random((n_features, n_features)), 1)
+    penalties = (upper + upper.T) * rng.choice([1.0, 50.0])
+    bias = rng.normal(size=n_features) * rng.choice([0.0, 0.3, 20.0])
+    # Most draws admit a solution: as many classes at the most as there are sets, and about one in ten is left to chance.
+    budgets = rng.integers(1, n_select + 1, size=n_classes) if rng.random() < 0.4 else np.full(n_classes, (n_select + 1) // 2)
+    for budget in set(budgets.tolist()):
+        same = np.flatnonzero(budgets == budget)
+        spare = [k for k in range(1, n_select + 1) if (budgets == k).sum() < comb(n_select, k)]
+        if len(same) > comb(n_select, budget) and spare and rng.random() < 0.9:
+            budgets[same[comb(n_select, budget) :]] = spare[0]
+    problem = SmallProblem(A, penalties, bias, n_select, budgets.tolist())
+    if rng.random() < 0.3:
+        problem.required_features = [int(rng.integers(n_features))]
+    if rng.random() < 0.3:
+        problem.excluded_features = [int(rng.integers(n_features))]
+    if rng.random() < 0.3:
+        problem.required_pairs = [(int(rng.integers(n_classes)), int(rng.integers(n_features)))]
+    if rng.random() < 0.4:
+        problem.forbidden_pairs = [
+            (int(rng.integers(n_classes)), int(rng.integers(n_features))) for _ in range(int(rng.integers(1, 5)))
+        ]
+    return problem
