@@ -117,10 +117,23 @@ def solve_assignment(
 
 
 def _problem(
-    class_similarity: Any, redundancy: Any, feature_bias: Any, *, n_select: int, n_per_class: Any, options: Mapping[str, Any]
+    class_similarity: Any,
+    redundancy: Any,
+    feature_bias: Any,
+    *,
+    n_select: int,
+    n_per_class: Any,
+    options: Mapping[str, Any],
 ) -> tuple[AssignmentProblem, dict[str, Any]]:
     """The problem, and the options that are not about it."""
-    parts = ("required_features", "excluded_features", "required_pairs", "forbidden_pairs", "class_labels", "feature_labels")
+    parts = (
+        "required_features",
+        "excluded_features",
+        "required_pairs",
+        "forbidden_pairs",
+        "class_labels",
+        "feature_labels",
+    )
     own = {name: value for name, value in options.items() if name in parts}
     rest = {name: value for name, value in options.items() if name not in parts}
     if not isinstance(class_similarity, AssignmentProblem):
@@ -230,5 +243,7 @@ def _result(
     if log.best is not None:
         checked = verify(problem, result)
         if not checked.ok or termination is Termination.INFEASIBLE:
-            raise SolverError(f"The back end {name!r} returned an invalid result; please report this.\n{checked}\n{result!r}")
+            raise SolverError(
+                f"The back end {name!r} returned an invalid result; please report this.\n{checked}\n{result!r}"
+            )
     return result

@@ -1,12 +1,12 @@
 """The errors of the package.
 
-    QPMError
-    ├── InvalidInputError (also ValueError)      an argument is wrong: name, expectation, what came, remedy
-    │   ├── InfeasibleProblemError               the problem can have no solution; refused at construction
-    │   └── UnsupportedError                     the chosen back end cannot honour what was asked for
-    ├── BackendUnavailableError (also ImportError)  a solver is not installed; says what to install
-    ├── NoSolutionError                          something of a solution was read where there is none
-    └── SolverError                              a back end failed or returned something invalid
+QPMError
+├── InvalidInputError (also ValueError)      an argument is wrong: name, expectation, what came, remedy
+│   ├── InfeasibleProblemError               the problem can have no solution; refused at construction
+│   └── UnsupportedError                     the chosen back end cannot honour what was asked for
+├── BackendUnavailableError (also ImportError)  a solver is not installed; says what to install
+├── NoSolutionError                          something of a solution was read where there is none
+└── SolverError                              a back end failed or returned something invalid
 """
 
 from __future__ import annotations

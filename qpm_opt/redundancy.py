@@ -297,13 +297,13 @@ def _raise_asymmetric(values: FloatArray, difference: float) -> None:
     if not below.any() or not above.any():
         which = "lower" if below.any() else "upper"
         raise InvalidInputError(
-            f"The 'similarity' parameter must be symmetric. Got a matrix with entries in its {which} triangle alone; pass R + R.T "
-            "instead of R (the diagonal does not count)."
+            f"The 'similarity' parameter must be symmetric. Got a matrix with entries in its {which} triangle alone; "
+            "pass R + R.T instead of R (the diagonal does not count)."
         )
     row, column = (int(i) for i in np.unravel_index(np.abs(values - values.T).argmax(), values.shape))
     raise InvalidInputError(
-        f"The 'similarity' parameter must be symmetric. Got entries ({row}, {column}) and ({column}, {row}) that differ by "
-        f"{difference:.3g}; pass (R + R.T) / 2 if that is meant."
+        f"The 'similarity' parameter must be symmetric. Got entries ({row}, {column}) and ({column}, {row}), which "
+        f"differ by {difference:.3g}; pass (R + R.T) / 2 if that is meant."
     )
 
 

@@ -281,7 +281,10 @@ class Assignment:
             sums = weights.sum(axis=1)
             budget = f"{sums.min()}" if sums.min() == sums.max() else f"{sums.min()} to {sums.max()}"
             rows.append(
-                ("size", f"{len(weights)} classes, {weights.shape[1]} of {self.n_features} features, {budget} per class")
+                (
+                    "size",
+                    f"{len(weights)} classes, {weights.shape[1]} of {self.n_features} features, {budget} per class",
+                )
             )
             shown = ", ".join(str(label) for label in self.selected_labels[:12])
             rows.append(("features", shown + (", …" if weights.shape[1] > 12 else "")))

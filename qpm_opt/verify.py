@@ -103,9 +103,7 @@ def _check_selection(problem: AssignmentProblem, selected: list[int]) -> list[st
         found.append(f"excluded features are selected: {banned}")
     forced = {int(f) for f in problem.required_features} | {int(f) for _, f in problem.required_pairs}
     penalised = set(problem.redundancy.tocoo().row.tolist())
-    dead = [
-        f for f in selected if f not in forced and f not in penalised and not problem.class_similarity[:, f].any()
-    ]
+    dead = [f for f in selected if f not in forced and f not in penalised and not problem.class_similarity[:, f].any()]
     if dead:
         found.append(f"dead features are selected: {dead}")
     return found

@@ -31,7 +31,9 @@ __all__ = ["CAPABILITIES", "solve", "version"]
 
 CAPABILITIES = Capabilities(
     proves_optimality=True,
-    options=MappingProxyType({"native_options": native_option("CP-SAT", "SatParameters, such as {'log_search_progress': True}")}),
+    options=MappingProxyType(
+        {"native_options": native_option("CP-SAT", "SatParameters, such as {'log_search_progress': True}")}
+    ),
 )
 
 _PRECISION = 1e-9

@@ -42,7 +42,9 @@ class _Driven:
 
 
 _DRIVEN: dict[str, _Driven] = {
-    "cbc": _Driven("sec", "ratioGap", "threads", "randomCbcSeed", "the program cbc (Debian: apt-get install coinor-cbc)"),
+    "cbc": _Driven(
+        "sec", "ratioGap", "threads", "randomCbcSeed", "the program cbc (Debian: apt-get install coinor-cbc)"
+    ),
     "glpk": _Driven("tmlim", "mipgap", None, None, "the program glpsol (Debian: apt-get install glpk-utils)"),
     "gurobi": _Driven("TimeLimit", "MIPGap", "Threads", "Seed", "gurobipy and a licence (pip install gurobipy)"),
     "scip": _Driven("limits/time", "limits/gap", None, "randomization/randomseedshift", "the program scip"),
@@ -89,8 +91,10 @@ class PyomoBackend:
             model = _Model(problem, log)
         except _OutOfTimeError:
             return Termination.TIME_LIMIT
-        relaxation = _HighsRelaxation(model, request) if self._solver == "highs" else _DrivenRelaxation(
-            model, request, self._solver, self._factory
+        relaxation = (
+            _HighsRelaxation(model, request)
+            if self._solver == "highs"
+            else _DrivenRelaxation(model, request, self._solver, self._factory)
         )
         return solve_in_rounds(relaxation, problem, request, log)
 
@@ -102,7 +106,9 @@ class PyomoBackend:
             available = False
         if not available:
             known = _DRIVEN.get(self._solver)
-            hint = f"it needs {known.install}" if known else "see Pyomo's documentation" + nearest(self._solver, _DRIVEN)
+            hint = (
+                f"it needs {known.install}" if known else "see Pyomo's documentation" + nearest(self._solver, _DRIVEN)
+            )
             raise BackendUnavailableError(f"Pyomo finds no solver {self._solver!r}; {hint}.")
         return solver
 
@@ -293,7 +299,12 @@ class _DrivenRelaxation:
         if condition in (conditions.infeasible, conditions.infeasibleOrUnbounded):
             return RoundResult(Termination.INFEASIBLE)
         proven = condition == conditions.optimal
-        if not proven and condition not in (conditions.maxTimeLimit, conditions.feasible, conditions.other, conditions.unknown):
+        if not proven and condition not in (
+            conditions.maxTimeLimit,
+            conditions.feasible,
+            conditions.other,
+            conditions.unknown,
+        ):
             raise SolverError(f"{self._solver} stopped with the condition '{condition}': {results.solver.message}.")
         termination = Termination.OPTIMAL if proven else Termination.TIME_LIMIT
         bound = results.problem.upper_bound

@@ -109,7 +109,9 @@ def random_problem(seed: int) -> SmallProblem:
     penalties = (upper + upper.T) * rng.choice([1.0, 50.0])
     bias = rng.normal(size=n_features) * rng.choice([0.0, 0.3, 20.0])
     # Most draws admit a solution: as many classes at the most as there are sets, and about one in ten is left to chance.
-    budgets = rng.integers(1, n_select + 1, size=n_classes) if rng.random() < 0.4 else np.full(n_classes, (n_select + 1) // 2)
+    budgets = (
+        rng.integers(1, n_select + 1, size=n_classes) if rng.random() < 0.4 else np.full(n_classes, (n_select + 1) // 2)
+    )
     for budget in set(budgets.tolist()):
         same = np.flatnonzero(budgets == budget)
         spare = [k for k in range(1, n_select + 1) if (budgets == k).sum() < comb(n_select, k)]

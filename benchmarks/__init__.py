@@ -1,0 +1,1 @@
+"""Registered instances and solvers, measured against each other."""

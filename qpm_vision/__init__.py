@@ -1,0 +1,100 @@
+"""Image classifiers that explain every class by a handful of shared features.
+
+The names below are loaded when they are first used: `import qpm_vision` itself is cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qpm_vision.backbones import Backbone, backbone_names, build_backbone, register_backbone
+    from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
+    from qpm_vision.config import RunConfig
+    from qpm_vision.data import ImageData, load_data, make_loader
+    from qpm_vision.evaluation import Scores, evaluate
+    from qpm_vision.explain import Explainer, load_explainer, plot_class, plot_comparison, plot_overview
+    from qpm_vision.losses import feature_diversity_loss
+    from qpm_vision.model import DenseClassifier, ModelOutput, QPMClassifier
+    from qpm_vision.pipeline import evaluate_run, run
+    from qpm_vision.preprocessing import Preprocessing
+    from qpm_vision.run_folder import RunFolder, RunFolderError
+    from qpm_vision.statistics import (
+        FeatureStatistics,
+        Locality,
+        class_similarity,
+        feature_redundancy,
+        scale_bias,
+    )
+    from qpm_vision.training import TrainingSettings, accuracy, train
+
+__all__ = [
+    "Backbone",
+    "DenseClassifier",
+    "Explainer",
+    "FeatureStatistics",
+    "ImageData",
+    "Locality",
+    "ModelOutput",
+    "Preprocessing",
+    "QPMClassifier",
+    "RunConfig",
+    "RunFolder",
+    "RunFolderError",
+    "Scores",
+    "TrainingSettings",
+    "accuracy",
+    "backbone_names",
+    "build_backbone",
+    "class_similarity",
+    "evaluate",
+    "evaluate_run",
+    "feature_diversity_loss",
+    "feature_redundancy",
+    "load_checkpoint",
+    "load_data",
+    "load_explainer",
+    "make_loader",
+    "plot_class",
+    "plot_comparison",
+    "plot_overview",
+    "register_backbone",
+    "run",
+    "save_checkpoint",
+    "scale_bias",
+    "train",
+]
+
+_HOMES = {
+    "backbones": ("Backbone", "backbone_names", "build_backbone", "register_backbone"),
+    "checkpoint": ("load_checkpoint", "save_checkpoint"),
+    "config": ("RunConfig",),
+    "data": ("ImageData", "load_data", "make_loader"),
+    "evaluation": ("Scores", "evaluate"),
+    "explain": ("Explainer", "load_explainer", "plot_class", "plot_comparison", "plot_overview"),
+    "losses": ("feature_diversity_loss",),
+    "model": ("DenseClassifier", "ModelOutput", "QPMClassifier"),
+    "pipeline": ("evaluate_run", "run"),
+    "preprocessing": ("Preprocessing",),
+    "run_folder": ("RunFolder", "RunFolderError"),
+    "statistics": ("FeatureStatistics", "Locality", "class_similarity", "feature_redundancy", "scale_bias"),
+    "training": ("TrainingSettings", "accuracy", "train"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+if importlib.util.find_spec("torch") is None:
+    raise ImportError('qpm_vision needs PyTorch and a few more packages: pip install "qpm[vision]"')
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'qpm_vision' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"qpm_vision.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

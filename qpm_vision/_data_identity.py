@@ -1,0 +1,38 @@
+"""Recognising a data set again."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from qpm_vision.data.base import ImageData
+
+__all__ = ["data_identity", "identity_differences"]
+
+
+def data_identity(data: ImageData) -> dict[str, Any]:
+    """Sizes, class names and a digest of names and labels: equal for the same images in the same order and split."""
+    digest = hashlib.sha256()
+    for images in (data.train, data.test):
+        digest.update(np.ascontiguousarray(images.labels, dtype=np.int64).tobytes())
+        for position in range(len(images)):
+            digest.update(images.name(position).encode() + b"\0")
+    return {
+        "name": data.name,
+        "n_train": len(data.train),
+        "n_test": len(data.test),
+        "class_names": list(data.class_names),
+        "digest": digest.hexdigest(),
+    }
+
+
+def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What differs between two identities, as text; empty where nothing does."""
+    found = [f"{key} {old.get(key)!r} → {new[key]!r}" for key in ("n_train", "n_test") if old.get(key) != new[key]]
+    if old.get("class_names") != new["class_names"]:
+        found.append("the classes")
+    if not found and old.get("digest") != new["digest"]:
+        found.append("images or labels, or their split")
+    return ", ".join(found)

@@ -1,0 +1,137 @@
+"""Progress of a run: a bar on a terminal, plain lines elsewhere, nothing by default."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Protocol, TextIO
+
+__all__ = ["BarReporter", "LineReporter", "Reporter", "SilentReporter", "make_reporter"]
+
+SECONDS_BETWEEN_LINES = 3.0
+
+
+class Reporter(Protocol):
+    """What a run tells about itself."""
+
+    def message(self, text: str) -> None:
+        """Tell something worth a line of its own."""
+
+    def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        """Tell how far a task is; `done == total` ends it."""
+
+    def __enter__(self) -> Reporter: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class SilentReporter:
+    """Tells nothing."""
+
+    def message(self, text: str) -> None:
+        """Drop it."""
+
+    def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        """Drop it."""
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to end."""
+
+
+class LineReporter(SilentReporter):
+    """Plain lines for logs and pipes: messages at once, progress at most every few seconds.
+
+    Args:
+        stream: Where to write.
+        every: Seconds between two lines of progress.
+    """
+
+    def __init__(self, stream: TextIO, every: float = SECONDS_BETWEEN_LINES) -> None:
+        self._stream = stream
+        self._every = every
+        self._last = time.monotonic()
+
+    def message(self, text: str) -> None:
+        """Write the line."""
+        self._write(text)
+
+    def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        """Write a line if the last one is old enough."""
+        if time.monotonic() - self._last >= self._every:
+            self._write(f"{task}: {done}/{total}{_after(detail)}")
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+        self._last = time.monotonic()
+
+
+class BarReporter(SilentReporter):
+    """A bar for the task under way, with messages above it.
+
+    Args:
+        stream: The terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
+            console=Console(file=stream),
+            transient=True,
+        )
+        self._task: tuple[str, int] | None = None
+
+    def message(self, text: str) -> None:
+        """Print above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False)
+
+    def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        """Move the bar; another task replaces it."""
+        from rich.progress import TaskID
+
+        if self._task is None or self._task[0] != task:
+            if self._task is not None:
+                self._bar.remove_task(TaskID(self._task[1]))
+            self._task = (task, int(self._bar.add_task(task, total=total, detail="")))
+        self._bar.update(TaskID(self._task[1]), completed=done, total=total, detail=detail)
+
+    def __enter__(self) -> Reporter:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
+def make_reporter(stream: TextIO | None = None) -> Reporter:
+    """A bar where the stream is a terminal, lines elsewhere.
+
+    Args:
+        stream: Standard error by default, so that results on standard output stay clean.
+    """
+    target = sys.stderr if stream is None else stream
+    if target.isatty():
+        return BarReporter(target)
+    return LineReporter(target)
+
+
+def _after(detail: str) -> str:
+    return f", {detail}" if detail else ""

@@ -1,0 +1,290 @@
+"""A model in one safetensors file, with everything that is needed to use it again; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from qpm_opt import InvalidInputError
+from qpm_vision.backbones import Backbone, build_backbone
+from qpm_vision.model import DenseClassifier, QPMClassifier
+from qpm_vision.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "CheckpointError",
+    "ProtocolMismatchError",
+    "load_checkpoint",
+    "require_preprocessing",
+    "save_checkpoint",
+]
+
+FORMAT = 1
+_KEY = "qpm"
+
+
+class CheckpointError(InvalidInputError):
+    """A checkpoint cannot be read or written, or does not fit; the message names the file and the reason."""
+
+
+class ProtocolMismatchError(InvalidInputError):
+    """A model is to be used under another preprocessing than the one it was trained with."""
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    model: DenseClassifier | QPMClassifier,
+    preprocessing: Preprocessing,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a model; the file is complete or, if anything goes wrong, what it was before.
+
+    The header holds, as JSON under the key "qpm": the format's version, the kind of model, the name and layer of the
+    backbone, n_classes, class names, n_select and dropout of an interpretable model, preprocessing, and `extra`.
+
+    Args:
+        path: Where to; by custom with the suffix .safetensors.
+        model: What to save.
+        preprocessing: What it was trained with.
+        extra: More to keep, of values that JSON can hold. "class_names", if there, must name each class.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidInputError: `extra` cannot be written as JSON, or has another number of class names.
+        CheckpointError: The file cannot be written.
+    """
+    target = Path(path)
+    header = _header(model, preprocessing, {} if extra is None else dict(extra))
+    # Copies, because the format refuses tensors that share memory or are laid out channels last.
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-", suffix=target.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        save_file(tensors, temporary, metadata={_KEY: header})
+        _flush(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+        _flush_folder(target.parent)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"Cannot write the checkpoint {str(target)!r}: {error}. Make room or choose another 'path'; what was there "
+            "before is untouched."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return target
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    backbone: Backbone | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[DenseClassifier | QPMClassifier, Preprocessing, dict[str, Any]]:
+    """Read a model that `save_checkpoint` wrote.
+
+    Args:
+        path: The file.
+        backbone: Where the backbone is not registered: one of the same architecture, whose weights are replaced.
+        device: Where to put the model.
+
+    Returns:
+        The model in evaluation mode, its preprocessing, and what was given as `extra`.
+
+    Raises:
+        CheckpointError: The file is missing, cut off, of another kind or format, or its tensors do not fit; the
+            message lists those that are missing, unexpected or of another shape.
+        InvalidInputError: The backbone is not registered here.
+    """
+    file = Path(path)
+    header, tensors = _read(file)
+    try:
+        preprocessing = Preprocessing.from_dict(header["preprocessing"])
+        name, kind, n_classes, extra = (header[key] for key in ("backbone", "kind", "n_classes", "extra"))
+        sizes = (header["n_select"], header["dropout"]) if kind == "qpm" else (0, 0.0)
+    except (KeyError, TypeError, InvalidInputError) as error:
+        raise _damaged(file, f"its header is incomplete ({error})") from error
+    if kind not in ("dense", "qpm"):
+        raise _damaged(file, f"its header names an unknown kind of model ({kind!r})")
+    if backbone is None:
+        backbone = _named_backbone(file, name)
+    try:
+        model = DenseClassifier(backbone, n_classes) if kind == "dense" else _blank_qpm(backbone, n_classes, *sizes)
+    except (InvalidInputError, RuntimeError, TypeError) as error:
+        raise _damaged(file, f"its header does not fit the backbone ({error})") from error
+    _fill(file, model, tensors)
+    backbone.preprocessing = preprocessing
+    model.to(device).eval()
+    return model, preprocessing, extra
+
+
+def require_preprocessing(expected: Preprocessing, given: Preprocessing) -> None:
+    """Refuse to use a model under another preprocessing than its own.
+
+    Args:
+        expected: That of the checkpoint.
+        given: That of the images.
+
+    Raises:
+        ProtocolMismatchError: They differ; lists how.
+    """
+    own, other = expected.to_dict(), given.to_dict()
+    different = [f"{key}: {own[key]!r} ≠ {other[key]!r}" for key in own if own[key] != other[key]]
+    if different:
+        raise ProtocolMismatchError(
+            "The 'preprocessing' parameter must be that of the model, because figures under another one mean nothing. "
+            f"Got other values, model ≠ given: {'; '.join(different)}. Use the one that load_checkpoint returns."
+        )
+
+
+# -- header --------------------------------------------------------------------------------------------------------
+
+
+def _header(model: DenseClassifier | QPMClassifier, preprocessing: Preprocessing, extra: dict[str, Any]) -> str:
+    names = extra.get("class_names")
+    if names is not None and len(names) != model.n_classes:
+        raise InvalidInputError(
+            f"The 'extra' parameter must have a name for each of the {model.n_classes} classes in 'class_names'. Got "
+            f"{len(names)}."
+        )
+    interpretable = isinstance(model, QPMClassifier)
+    header = {
+        "format": FORMAT,
+        "kind": "qpm" if interpretable else "dense",
+        "backbone": model.backbone.name,
+        "layer": model.backbone.layer,
+        "n_classes": model.n_classes,
+        "n_features": model.backbone.n_features,
+        "class_names": None if names is None else list(names),
+        "n_select": len(model.weight[0]) if interpretable else None,
+        "dropout": model.dropout.p if isinstance(model, QPMClassifier) else None,
+        "preprocessing": preprocessing.to_dict(),
+        "extra": extra,
+    }
+    try:
+        return json.dumps(header, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"The 'extra' parameter must hold values that JSON can hold: {error}. Turn arrays into lists first."
+        ) from error
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(file, framework="pt") as content:
+            metadata = content.metadata() or {}
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no checkpoint {str(file)!r}. Give the path of one, or train first.") from error
+    except (SafetensorError, OSError) as error:
+        raise _damaged(file, f"it is no safetensors file, or cut off ({error})") from error
+    try:
+        header = json.loads(metadata[_KEY])
+    except (KeyError, ValueError) as error:
+        raise _damaged(file, "it was not written by this package, for it lacks the header 'qpm'") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        version = header.get("format") if isinstance(header, dict) else None
+        raise CheckpointError(
+            f"The checkpoint {str(file)!r} must have format {FORMAT}. Got {version!r}; read it with the release of "
+            "this package that wrote it."
+        )
+    return header, tensors
+
+
+# -- model ---------------------------------------------------------------------------------------------------------
+
+
+def _named_backbone(file: Path, name: Any) -> Backbone:
+    if name is None:
+        raise CheckpointError(
+            f"The checkpoint {str(file)!r} holds a model with a backbone that has no name. Pass one of the same "
+            "architecture: load_checkpoint(path, backbone=…)."
+        )
+    try:
+        return build_backbone(name, pretrained=False)
+    except InvalidInputError as error:
+        raise CheckpointError(
+            f"The checkpoint {str(file)!r} needs its backbone. {error} Or pass one: load_checkpoint(path, backbone=…)."
+        ) from error
+
+
+def _blank_qpm(backbone: Backbone, n_classes: int, n_select: int, dropout: float) -> QPMClassifier:
+    return QPMClassifier(
+        backbone,
+        torch.arange(n_select),
+        torch.zeros(n_classes, n_select),
+        torch.zeros(n_select),
+        torch.ones(n_select),
+        dropout,
+    )
+
+
+def _fill(file: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    wanted = model.state_dict()
+    problems = [
+        *(f"missing {name!r}" for name in wanted if name not in tensors),
+        *(f"unexpected {name!r}" for name in tensors if name not in wanted),
+        *(
+            f"{name!r} is {_described(tensors[name])} instead of {_described(wanted[name])}"
+            for name in wanted
+            if name in tensors and _described(tensors[name]) != _described(wanted[name])
+        ),
+    ]
+    if problems:
+        raise CheckpointError(
+            f"The checkpoint {str(file)!r} must fit the {type(model).__name__} that it names: {'; '.join(problems)}. "
+            "Use the backbone that it was made with."
+        )
+    model.load_state_dict(tensors)
+    if isinstance(model, QPMClassifier):
+        try:
+            model.validate()
+        except InvalidInputError as error:
+            raise _damaged(file, str(error)) from error
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _damaged(file: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"Cannot use the checkpoint {str(file)!r}: {reason}. Restore it, or train again.")
+
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

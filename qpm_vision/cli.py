@@ -1,0 +1,407 @@
+"""The command line: qpm-vision demo, data, train, evaluate, explain, info.
+
+Results go to standard output, progress to standard error. Exit codes: 0 well, 2 a mistake that the message explains,
+130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib.metadata
+import json
+import logging
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from qpm_opt import InvalidInputError, QPMError
+
+if TYPE_CHECKING:
+    from qpm_vision.config import RunConfig
+    from qpm_vision.run_folder import RunFolder
+
+__all__ = ["main"]
+
+DEMO_FOLDER = "qpm-demo"
+DEMO: dict[str, Any] = {"size": 64, "n_select": 20, "n_per_class": 5, "solve_seconds": 20.0}
+
+_PACKAGES = (
+    "qpm",
+    "torch",
+    "torchvision",
+    "timm",
+    "torchmetrics",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pyomo",
+    "highspy",
+    "ortools",
+    "matplotlib",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments without the name of the program; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.ERROR, format="%(levelname)s %(name)s: %(message)s"
+    )
+    if arguments.verbose:
+        for noisy in ("matplotlib", "PIL"):
+            logging.getLogger(noisy).setLevel(logging.INFO)
+    try:
+        arguments.command(arguments)
+    except QPMError as error:
+        print(f"qpm-vision: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nqpm-vision: {_interrupted(getattr(arguments, 'out', None), arguments.name)}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `qpm-vision info | head`
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+# -- commands ------------------------------------------------------------------------------------------------------
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from qpm_vision.config import RunConfig
+
+    _train_and_show(RunConfig("digits", **DEMO, device=arguments.device), arguments.out, arguments.redo)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    _train_and_show(_configured(arguments), arguments.out, arguments.redo)
+
+
+def _data_hangul(arguments: argparse.Namespace) -> None:
+    from qpm_vision.data.hangul import draw_hangul
+
+    summary = draw_hangul(arguments.out, n_classes=arguments.classes, size=arguments.size, seed=arguments.seed)
+    print(summary)
+    print(f"Train on it: qpm-vision train {arguments.out} RUN")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from qpm_vision._progress import make_reporter
+    from qpm_vision.evaluation import score_table
+    from qpm_vision.pipeline import evaluate_run
+
+    with make_reporter() as report:
+        scores = evaluate_run(
+            arguments.run,
+            data=None if arguments.data is None else _absolute(arguments.data),
+            size=arguments.size,
+            device=arguments.device,
+            reporter=report,
+        )
+    print(score_table([(name, figures.to_dict()) for name, figures in scores.items()]))
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    from qpm_vision.explain import load_explainer, plot_class, plot_comparison, plot_overview
+    from qpm_vision.run_folder import RunFolder
+
+    folder = RunFolder.open(arguments.run)
+    explainer = load_explainer(folder)
+    if arguments.compare is not None:
+        figure, _ = plot_comparison(explainer, *arguments.compare)
+        name = f"comparison-{'-'.join(arguments.compare)}"
+    elif arguments.class_name is not None:
+        figure, _ = plot_class(explainer, arguments.class_name)
+        name = f"class-{arguments.class_name}"
+    else:
+        figure, _ = plot_overview(explainer)
+        name = "classes"
+    target = folder.figures / f"{_file_name(name)}.png" if arguments.out is None else Path(arguments.out)
+    known = figure.canvas.get_supported_filetypes()
+    if target.suffix[1:].lower() not in known:
+        raise InvalidInputError(
+            f"The '--out' option must end in one of {', '.join(sorted(known))}. Got {str(target)!r}; use a name that ends "
+            "in .png."
+        )
+    RunFolder(target.parent).write_path(target.name, lambda path: figure.savefig(path, dpi=150))
+    print(target)
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    if arguments.run is None:
+        _print_installation()
+    else:
+        from qpm_vision.run_folder import RunFolder
+
+        _print_run(RunFolder.open(arguments.run))
+
+
+# -- what commands share -------------------------------------------------------------------------------------------
+
+
+def _train_and_show(config: RunConfig, out: str, redo: str | None) -> None:
+    from qpm_vision._progress import make_reporter
+    from qpm_vision.pipeline import run
+
+    folder = run(config, out, reporter=make_reporter(), redo=redo)
+    _print_scores(folder)
+    print(f"\nSee {folder.figures / 'classes.png'} and {folder.figures / 'comparison.png'}")
+    print(f"More pictures: qpm-vision explain {out} --class NAME")
+
+
+def _print_scores(folder: RunFolder) -> None:
+    from qpm_vision.evaluation import score_table
+
+    metrics = folder.read_json("metrics.json")
+    print(
+        score_table(
+            [
+                ("dense", metrics["dense"]),
+                ("QPM before fine-tuning", metrics["qpm_before_fine_tuning"]),
+                ("QPM", metrics["qpm"]),
+            ]
+        )
+    )
+    seconds = {stage: record.seconds for stage, record in folder.stages().items()}
+    parts = ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items())
+    print(f"\nSeconds: {sum(seconds.values()):.0f} ({parts})")
+
+
+def _configured(arguments: argparse.Namespace) -> RunConfig:
+    """Options over the configuration of the folder, over that of a file, over defaults."""
+    from dataclasses import replace
+
+    from qpm_vision.config import RunConfig
+    from qpm_vision.run_folder import RunFolder
+
+    data = _absolute(arguments.data)
+    folder = RunFolder(arguments.out)
+    if folder.has_run:
+        base = RunConfig.from_dict({**folder.config(), "data": data})
+    elif arguments.config is not None:
+        base = RunConfig.from_dict({**_read_settings(Path(arguments.config)), "data": data})
+    else:
+        base = RunConfig(data)
+    if arguments.recipe is not None:
+        base = base.with_recipe(arguments.recipe)
+    given = vars(arguments)
+    for stage in ("dense", "fine_tuning"):
+        options = {"epochs": f"{stage}_epochs", "batch_size": "batch_size", "augmentation": "augmentation"}
+        changes = {name: given[option] for name, option in options.items() if given[option] is not None}
+        if changes:
+            base = replace(base, **{stage: replace(getattr(base, stage), **changes)})
+    changes = {name: given[name] for name in _RUN_OPTIONS if given[name] is not None}
+    return replace(base, **changes)
+
+
+_RUN_OPTIONS = (
+    "backbone",
+    "size",
+    "n_select",
+    "n_per_class",
+    "threshold",
+    "solver",
+    "solve_seconds",
+    "seed",
+    "test_share",
+    "device",
+    "workers",
+)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInputError(
+            f"The '--config' option must name a JSON or YAML file. Cannot read {str(path)!r}: {error}"
+        ) from error
+    if not isinstance(data, dict):
+        raise InvalidInputError(f"The file {str(path)!r} must hold keys and values. Got a {type(data).__name__}.")
+    return {key: value for key, value in data.items() if key != "format"}
+
+
+def _absolute(spec: str) -> str:
+    """The data with an absolute path where it has one, so that the run can be used from other folders."""
+    kind, colon, rest = spec.partition(":")
+    if colon and Path(rest).exists():
+        return f"{kind}:{Path(rest).resolve()}"
+    return str(Path(spec).resolve()) if Path(spec).exists() else spec
+
+
+def _file_name(text: str) -> str:
+    return "".join(character if character.isalnum() or character in "-_+." else "_" for character in text)
+
+
+def _interrupted(out: str | None, command: str) -> str:
+    from qpm_vision.run_folder import RunFolder
+
+    folder = None if out is None else RunFolder(out)
+    if folder is None or not folder.has_run or command not in ("demo", "train"):
+        return "stopped."
+    try:
+        finished = list(folder.stages())
+    except QPMError as error:
+        return f"stopped. {error}"
+    return f"stopped. Finished: {', '.join(finished) or 'no stage yet'}. The same command continues from there."
+
+
+def _print_installation() -> None:
+    for name in _PACKAGES:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        print(f"{name:<14} {version}")
+    print(f"{'Python':<14} {platform.python_version()} on {platform.platform()}")
+    import torch
+
+    from qpm_opt import backend_names
+    from qpm_vision.backbones import backbone_names
+
+    devices = ["cpu"]
+    devices += [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    print(f"{'devices':<14} {', '.join(devices)}; {torch.get_num_threads()} threads")
+    print(f"{'backbones':<14} {', '.join(backbone_names())}")
+    print(f"{'solvers':<14} {', '.join(backend_names())}")
+
+
+def _print_run(folder: RunFolder) -> None:
+    config = folder.config()
+    print(json.dumps(config, indent=2, ensure_ascii=False))
+    stages = folder.stages()
+    print("\nstages:")
+    for stage, record in stages.items():
+        print(f"  {stage:<12} {record.seconds:8.1f} s   {record.finished}")
+    if "evaluation" in stages:
+        print()
+        _print_scores(folder)
+    else:
+        print("  (not finished)")
+
+
+# -- arguments -----------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest command or option when one is mistyped."""
+
+    def error(self, message: str) -> NoReturn:
+        known = [option for action in self._actions for option in action.option_strings]
+        for action in self._actions:
+            known += [str(choice) for choice in action.choices or ()]
+        words = [word.strip("'\",()") for word in message.replace("=", " ").split()]
+        for word in words:
+            close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+            if word not in known and close:
+                message += f" (did you mean {close[0]!r}?)"
+                break
+        super().error(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="qpm-vision",
+        description="Train image classifiers whose every class is described by a handful of shared features.",
+    )
+    parser.set_defaults(verbose=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name", parser_class=_Parser)
+
+    demo = _command(commands, "demo", _demo, "train on small digits, in a few minutes without a GPU")
+    demo.add_argument("out", nargs="?", default=DEMO_FOLDER, metavar="OUT", help="run folder (default: %(default)s)")
+    demo.add_argument("--device", default="auto", help="cpu, cuda, … (default: what is there)")
+    _redo(demo)
+
+    data = commands.add_parser("data", help="make a data set", description="Make a data set.")
+    kinds = data.add_subparsers(required=True, metavar="KIND", dest="kind", parser_class=_Parser)
+    hangul = _command(kinds, "hangul", _data_hangul, "draw Korean syllables with the fonts of this machine")
+    hangul.add_argument("out", metavar="OUT", help="new folder for the images")
+    hangul.add_argument("--classes", type=int, default=200, help="number of syllables (default: %(default)s)")
+    hangul.add_argument("--size", type=int, default=64, help="side in pixels (default: %(default)s)")
+    hangul.add_argument("--seed", type=int, default=0, help="seed (default: %(default)s)")
+
+    train = _command(commands, "train", _train, "train, choose features, fine-tune, evaluate and draw")
+    _train_options(train)
+
+    evaluate = _command(commands, "evaluate", _evaluate, "score the models of a run")
+    evaluate.add_argument("run", metavar="RUN", help="run folder")
+    evaluate.add_argument("--data", help="other data with the same classes (default: those of the run)")
+    evaluate.add_argument("--size", type=int, help="expected side of the images; an error if the model has another")
+    evaluate.add_argument("--device", default="auto", help="cpu, cuda, … (default: what is there)")
+
+    explain = _command(commands, "explain", _explain, "draw what describes classes, and what tells two apart")
+    explain.add_argument("run", metavar="RUN", help="run folder")
+    what = explain.add_mutually_exclusive_group()
+    what.add_argument("--class", dest="class_name", metavar="NAME", help="the features of one class")
+    what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="what two classes share and what tells them apart")
+    explain.add_argument("--out", metavar="FILE", help="picture to write, .png, .pdf or .svg (default: in RUN/figures)")
+
+    info = _command(commands, "info", _info, "versions, devices, backbones and solvers; or what a run is")
+    info.add_argument("run", nargs="?", metavar="RUN", help="run folder")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], None], about: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=about[0].upper() + about[1:] + "."
+    )
+    parser.set_defaults(command=function)
+    parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
+    return parser
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="digits, fashion-mnist, folder:DIR or a path")
+    parser.add_argument("out", metavar="OUT", help="run folder; the same one again continues")
+    parser.add_argument(
+        "--config", metavar="FILE", help="JSON or YAML with settings, such as config.json of another run"
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument("--backbone", help="see `qpm-vision info` (default: efficientnet-lite0)")
+    model.add_argument(
+        "--size", type=int, help="side of the images in pixels (default: what the backbone was made for)"
+    )
+    model.add_argument("--n-select", type=int, help="features to keep (default: 50)")
+    model.add_argument("--n-per-class", type=int, help="features of each class (default: 5)")
+    training = parser.add_argument_group("training")
+    training.add_argument("--recipe", help="small (default) or paper")
+    training.add_argument("--dense-epochs", type=int, help="epochs of the dense model")
+    training.add_argument("--fine-tuning-epochs", type=int, help="epochs of the interpretable model")
+    training.add_argument("--batch-size", type=int, help="images in a batch")
+    training.add_argument("--augmentation", help="none, shift or paper")
+    training.add_argument("--seed", type=int, help="of everything random (default: 0)")
+    training.add_argument("--test-share", type=float, help="where the data have no test set (default: 0.25)")
+    training.add_argument("--device", help="cpu, cuda, … (default: what is there)")
+    training.add_argument("--workers", type=int, help="processes that load images (default: 0)")
+    _redo(training)
+    choice = parser.add_argument_group("choice of features")
+    choice.add_argument("--threshold", type=_threshold, help="turan or a number (default: searched)")
+    choice.add_argument("--solver", help="see `qpm-vision info` (default: auto)")
+    choice.add_argument("--solve-seconds", type=float, help="time limit (default: 120)")
+
+
+def _redo(parser: Any) -> None:
+    parser.add_argument("--redo", metavar="STAGE", help="repeat this stage and what follows it")
+
+
+def _threshold(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

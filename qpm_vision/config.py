@@ -1,0 +1,186 @@
+"""What a run is told: one frozen record that is kept beside its results as JSON."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from qpm_opt import InvalidInputError, backend_names
+from qpm_vision.training import PAPER_DENSE, PAPER_FINE_TUNING, SMALL_DENSE, SMALL_FINE_TUNING, TrainingSettings
+
+__all__ = ["FREE_KEYS", "RECIPES", "RunConfig", "differences"]
+
+FREE_KEYS = frozenset({"device", "workers"})
+"""Keys that may change when a run is continued: they say where it is computed, not what."""
+
+RECIPES: dict[str, dict[str, TrainingSettings]] = {
+    "paper": {"dense": PAPER_DENSE, "fine_tuning": PAPER_FINE_TUNING},
+    "small": {"dense": SMALL_DENSE, "fine_tuning": SMALL_FINE_TUNING},
+}
+"""Training settings by name: "small" is the default, "paper" that of Norrenbrock et al. (ICLR 2025)."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the outcome of a run.
+
+    Attributes:
+        data: What `load_data` takes: "digits", "fashion-mnist", "folder:DIR" or a path.
+        backbone: A name that `backbone_names()` lists.
+        size: Side of the input images in pixels; None: what the backbone was made for.
+        n_select: Features to keep.
+        n_per_class: Features of each class.
+        dense: How the dense classifier is trained.
+        fine_tuning: How the interpretable model is trained.
+        threshold: Similarity from which a pair of features is penalised: None to search the lowest with a
+            penalty-free selection, "turan" for the quantile of Turán's theorem, or a number.
+        solver: "auto" or a back end of `qpm_opt`.
+        solve_seconds: Time limit of the solver; None: no limit.
+        seed: Of everything random.
+        test_share: Share of the images that are kept for the test where the data has no test set of its own.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps", …
+        workers: Processes that load images; 0: none but this one.
+
+    Raises:
+        InvalidInputError: A value is malformed.
+
+    Example:
+        >>> config = RunConfig("digits", n_select=20)
+        >>> RunConfig.from_dict(config.to_dict()) == config
+        True
+    """
+
+    data: str
+    backbone: str = "efficientnet-lite0"
+    size: int | None = None
+    n_select: int = 50
+    n_per_class: int = 5
+    dense: TrainingSettings = SMALL_DENSE
+    fine_tuning: TrainingSettings = SMALL_FINE_TUNING
+    threshold: float | str | None = None
+    solver: str = "auto"
+    solve_seconds: float | None = 120.0
+    seed: int = 0
+    test_share: float = 0.25
+    device: str = "auto"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("data", "backbone", "solver", "device"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise _wrong(name, "a text that is not empty", value)
+        for name, least in (("n_select", 1), ("n_per_class", 1), ("seed", 0), ("workers", 0)):
+            _require_integer(name, getattr(self, name), least)
+        if self.size is not None:
+            _require_integer("size", self.size, 1)
+        for name in ("dense", "fine_tuning"):
+            if not isinstance(getattr(self, name), TrainingSettings):
+                raise _wrong(name, "a TrainingSettings", getattr(self, name))
+        if self.n_per_class > self.n_select:
+            raise _wrong("n_per_class", f"at most n_select = {self.n_select}", self.n_per_class)
+        if isinstance(self.threshold, str):
+            if self.threshold != "turan":
+                raise _wrong("threshold", "None, 'turan' or a number", self.threshold)
+        elif self.threshold is not None and not (_is_number(self.threshold) and self.threshold >= 0):
+            raise _wrong("threshold", "None, 'turan' or a number that is not negative", self.threshold)
+        if self.solve_seconds is not None and not (_is_number(self.solve_seconds) and self.solve_seconds > 0):
+            raise _wrong("solve_seconds", "a number of seconds above 0, or None for no limit", self.solve_seconds)
+        if not (_is_number(self.test_share) and 0 < self.test_share < 1):
+            raise _wrong("test_share", "between 0 and 1", self.test_share)
+        solvers = ("auto", *backend_names())
+        if self.solver not in solvers:
+            raise InvalidInputError(
+                f"The 'solver' parameter must be one of {', '.join(solvers)}. Got {self.solver!r}."
+                + _nearest(self.solver, solvers)
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
+        """The inverse of `to_dict`; what is left out gets its default.
+
+        Raises:
+            InvalidInputError: A key is unknown, or a value is malformed.
+        """
+        values = dict(data)
+        for name in ("dense", "fine_tuning"):
+            if isinstance(values.get(name), Mapping):
+                known = tuple(item.name for item in fields(TrainingSettings))
+                _refuse_unknown(values[name], known, f"{name}.")
+                values[name] = TrainingSettings(**values[name])
+        _refuse_unknown(values, tuple(item.name for item in fields(cls)), "")
+        if "data" not in values:
+            raise InvalidInputError("The configuration must have the key 'data': what to train on, such as 'digits'.")
+        return cls(**values)
+
+    def with_recipe(self, name: str) -> RunConfig:
+        """The same run with the training settings of a recipe.
+
+        Raises:
+            InvalidInputError: There is no such recipe.
+        """
+        if name not in RECIPES:
+            raise InvalidInputError(
+                f"The 'recipe' parameter must be one of {', '.join(sorted(RECIPES))}. Got {name!r}."
+                + _nearest(name, RECIPES)
+            )
+        recipe = RECIPES[name]
+        return replace(self, dense=recipe["dense"], fine_tuning=recipe["fine_tuning"])
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ, nested ones as `dense.epochs`, without those that may change.
+
+    Example:
+        >>> differences({"seed": 0, "dense": {"epochs": 3}}, {"seed": 0, "dense": {"epochs": 4}})
+        {'dense.epochs': (3, 4)}
+    """
+    before, after = _flat(old), _flat(new)
+    return {
+        key: (before.get(key), after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if key not in FREE_KEYS and before.get(key) != after.get(key)
+    }
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _refuse_unknown(data: Mapping[str, Any], known: tuple[str, ...], prefix: str) -> None:
+    for key in data:
+        if key not in known:
+            raise InvalidInputError(
+                f"The configuration has the key {prefix + str(key)!r}, which is not known." + _nearest(str(key), known)
+            )
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(sorted(known))}."
+
+
+def _require_integer(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise _wrong(name, f"an integer of at least {least}", value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _wrong(name: str, expected: str, value: Any) -> InvalidInputError:
+    return InvalidInputError(f"The '{name}' parameter must be {expected}. Got {value!r}.")

@@ -1,0 +1,125 @@
+"""Data sets: where images and labels come from.
+
+`load_data` understands
+
+- `digits`: handwritten digits that come with scikit-learn;
+- `fashion-mnist`, or `fashion-mnist:DIR`: clothing, from IDX files on this machine;
+- `folder:DIR`, or simply a path: one folder of images per class.
+
+`register_data` adds further names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from qpm_opt import InvalidInputError
+from qpm_vision.data._split import check_split
+from qpm_vision.data.base import ArrayImages, CachedImages, FileImages, ImageData, ImageSet, SkippedImage
+from qpm_vision.data.digits import load_digits_data
+from qpm_vision.data.fashion_mnist import load_fashion_mnist
+from qpm_vision.data.hangul import draw_hangul
+from qpm_vision.data.image_folder import load_image_folder
+from qpm_vision.data.images import UnreadableImageError, read_image
+from qpm_vision.data.loading import make_loader
+
+__all__ = [
+    "ArrayImages",
+    "CachedImages",
+    "FileImages",
+    "ImageData",
+    "ImageSet",
+    "SkippedImage",
+    "UnreadableImageError",
+    "data_names",
+    "draw_hangul",
+    "load_data",
+    "load_image_folder",
+    "make_loader",
+    "read_image",
+    "register_data",
+]
+
+DataLoaderFunction = Callable[[str, float, int], ImageData]
+
+
+def load_data(spec: str | os.PathLike[str], *, test_share: float = 0.25, seed: int = 0) -> ImageData:
+    """Load a data set.
+
+    Args:
+        spec: `digits`, `fashion-mnist`, `fashion-mnist:DIR`, `folder:DIR`, a registered name, or a path to a folder.
+        test_share: Part of each class that is kept for testing, for data that come undivided.
+        seed: Of that division.
+
+    Raises:
+        InvalidInputError: There are no such data, or a folder does not hold what it should.
+
+    Example:
+        >>> data = load_data("digits")
+        >>> len(data.train), len(data.test), data.class_names[:3]
+        (1347, 450, ('0', '1', '2'))
+    """
+    check_split(test_share, seed)
+    if not isinstance(spec, (str, os.PathLike)) or not os.fspath(spec):
+        raise InvalidInputError(f"The 'spec' parameter must be {_expected()}. Got {spec!r}.")
+    if isinstance(spec, str):
+        name, _, argument = spec.partition(":")
+        if name in _REGISTRY:
+            return _REGISTRY[name](argument, test_share, seed)
+        path = Path(spec).expanduser()
+        if not path.exists() and not path.is_absolute() and len(path.parts) == 1:
+            near = difflib.get_close_matches(name, _REGISTRY, n=1)
+            raise InvalidInputError(
+                f"The 'spec' parameter must be {_expected()}. Got {spec!r}, which is none of them"
+                + (f"; did you mean {near[0]!r}?" if near else ".")
+            )
+    return load_image_folder(spec, test_share=test_share, seed=seed)
+
+
+def register_data(name: str, load: DataLoaderFunction) -> None:
+    """Make a data set known to `load_data`.
+
+    Args:
+        name: What to call it, without a colon or slash; must be new.
+        load: Called with what follows the colon in `name:…` (empty if nothing does), `test_share` and `seed`.
+
+    Raises:
+        InvalidInputError: The name cannot be used or is taken.
+    """
+    if not isinstance(name, str) or len(name) < 2 or set(name) & set(":/\\") or name in _REGISTRY:
+        raise InvalidInputError(
+            "The 'name' parameter must be a new name of at least 2 characters without colon and slash. "
+            f"Got {name!r}; taken are {', '.join(data_names())}."
+        )
+    _REGISTRY[name] = load
+
+
+def data_names() -> tuple[str, ...]:
+    """The names that `load_data` knows, sorted."""
+    return tuple(sorted(_REGISTRY))
+
+
+def _digits(argument: str, test_share: float, seed: int) -> ImageData:
+    if argument:
+        raise InvalidInputError(f"The data 'digits' must be given without anything behind. Got 'digits:{argument}'.")
+    return load_digits_data(test_share=test_share, seed=seed)
+
+
+def _fashion_mnist(argument: str, test_share: float, seed: int) -> ImageData:  # noqa: ARG001 - comes divided
+    return load_fashion_mnist(argument or None)
+
+
+def _folder(argument: str, test_share: float, seed: int) -> ImageData:
+    if not argument:
+        raise InvalidInputError("The data 'folder:DIR' must name a folder. Got none behind the colon.")
+    return load_image_folder(argument, test_share=test_share, seed=seed)
+
+
+_REGISTRY: dict[str, DataLoaderFunction] = {"digits": _digits, "fashion-mnist": _fashion_mnist, "folder": _folder}
+
+
+def _expected() -> str:
+    return f"the path of a folder of images or one of {', '.join(data_names())} (folder:DIR)"

@@ -1,0 +1,122 @@
+"""How much classes have in common, from a table of their attributes."""
+
+from __future__ import annotations
+
+import csv
+import math
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from qpm_opt import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["read_class_relation"]
+
+
+def read_class_relation(path: str | Path, class_names: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Cosine between the attribute vectors of classes.
+
+    The table is a CSV file in UTF-8 with a column `class` first and one row per class. A column that holds numbers only
+    enters as it stands, so numbers should be of one scale; any other column is a category and enters as one number
+    per value, 1 where the class has it.
+
+    Args:
+        path: The table.
+        class_names: The classes that it must describe, all of them and no others.
+
+    Returns:
+        (n_classes, n_classes) float64 in the order of `class_names`, with a zero diagonal. A class whose attributes
+        are all 0 has nothing in common with any other.
+
+    Raises:
+        InvalidInputError: The table cannot be read, or classes or values are missing, unknown or repeated.
+    """
+    place = Path(path)
+    header, rows = _read_table(place)
+    by_class = _rows_by_class(place, rows, class_names)
+    blocks = []
+    for number, column in enumerate(header[1:], 1):
+        values = [by_class[_normal(name)][number].strip() for name in class_names]
+        empty = [name for name, value in zip(class_names, values, strict=True) if not value]
+        if empty:
+            raise _wrong(place, f"a value of {column!r} for every class", f"none for {_listed(empty)}")
+        blocks.append(_vectors(place, column, values))
+    vectors = np.concatenate(blocks, axis=1)
+    # Divided by the largest entry first: squares of very large or small numbers would leave the range of floats.
+    vectors /= np.maximum(np.abs(vectors).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    relation: npt.NDArray[np.float64] = vectors @ vectors.T
+    np.fill_diagonal(relation, 0.0)
+    return relation
+
+
+def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = [row for row in csv.reader(stream) if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _wrong(path, "a CSV table in UTF-8", str(error)) from error
+    if not rows or rows[0][0].strip() != "class" or len(rows[0]) < 2:
+        came = ", ".join(rows[0]) if rows else "an empty file"
+        raise _wrong(path, "a first row with 'class' and at least one attribute", came)
+    header = [cell.strip() for cell in rows[0]]
+    for row in rows[1:]:
+        if len(row) != len(header):
+            raise _wrong(path, f"{len(header)} cells in every row", f"{len(row)} in the row of {row[0]!r}")
+    return header, rows[1:]
+
+
+def _rows_by_class(path: Path, rows: list[list[str]], class_names: Sequence[str]) -> dict[str, list[str]]:
+    by_class: dict[str, list[str]] = {}
+    repeated = []
+    for row in rows:
+        name = _normal(row[0].strip())
+        if name in by_class:
+            repeated.append(name)
+        by_class[name] = row
+    known = {_normal(name) for name in class_names}
+    missing = [name for name in class_names if _normal(name) not in by_class]
+    unknown = [name for name in by_class if name not in known]
+    for problem, names in (
+        ("rows are missing for the classes", missing),
+        ("there are no images of the classes", unknown),
+        ("there are several rows for the classes", repeated),
+    ):
+        if names:
+            raise _wrong(path, "one row for every class with images", f"{problem} {_listed(names)}")
+    return by_class
+
+
+def _vectors(path: Path, column: str, values: list[str]) -> npt.NDArray[np.float64]:
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        kinds = sorted(set(values))
+        return np.array([[float(value == kind) for kind in kinds] for value in values])
+    if not all(math.isfinite(number) for number in numbers):
+        raise _wrong(path, f"finite numbers in the column {column!r}", "nan or inf")
+    return np.array(numbers)[:, np.newaxis]
+
+
+def _wrong(path: Path, expected: str, came: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"The table {str(path)!r} must have {expected}. Got: {came.rstrip('.')}. Correct it, or take it away to do "
+        "without known relations of classes."
+    )
+
+
+def _listed(names: Sequence[str], limit: int = 5) -> str:
+    listed = ", ".join(repr(name) for name in names[:limit])
+    return listed + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _normal(name: str) -> str:
+    # File systems differ in how they spell composed letters.
+    return unicodedata.normalize("NFC", name)

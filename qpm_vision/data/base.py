@@ -1,0 +1,305 @@
+"""What a data set is: two sets of labelled images, read one by one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from qpm_opt import InvalidInputError
+from qpm_vision.data.images import read_image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ArrayImages", "CachedImages", "FileImages", "ImageData", "ImageSet", "SkippedImage"]
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """A file that was left out, and why."""
+
+    path: Path
+    reason: str
+
+
+class ImageSet(ABC):
+    """Labelled images, read when they are asked for.
+
+    Attributes:
+        labels: (N,) int64, read-only; positions in `class_names`.
+        class_names: One name per class.
+    """
+
+    labels: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+    def __init__(self, labels: npt.ArrayLike, class_names: Sequence[str]) -> None:
+        self.class_names = _checked_names(class_names)
+        self.labels = _checked_labels(labels, len(self.class_names))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} images, {len(self.class_names)} classes)"
+
+    @abstractmethod
+    def image(self, position: int) -> Image.Image:
+        """An image, 8-bit RGB and upright.
+
+        Raises:
+            UnreadableImageError: The file of the image cannot be read.
+        """
+
+    @abstractmethod
+    def name(self, position: int) -> str:
+        """What the image is called; the same for the same image in every subset and on every machine."""
+
+    def subset(self, indices: npt.ArrayLike) -> ImageSet:
+        """The images at these positions, in this order, as a view.
+
+        Args:
+            indices: (M,) whole numbers in 0 … N − 1.
+        """
+        return _Subset(self, indices)
+
+
+class ArrayImages(ImageSet):
+    """Images that lie in one array.
+
+    Args:
+        pixels: (N, H, W) or (N, H, W, 3) uint8.
+        labels: (N,) whole numbers.
+        class_names: One name per class.
+        names: One name per image; `image 0` and so on by default.
+        size: Scale each image, when it is read, so that its longer side has this many pixels.
+
+    Example:
+        >>> images = ArrayImages(np.zeros((2, 8, 8), dtype=np.uint8), [0, 1], ["cat", "dog"])
+        >>> images.image(1).size, images.name(1)
+        ((8, 8), 'image 1')
+    """
+
+    def __init__(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        labels: npt.ArrayLike,
+        class_names: Sequence[str],
+        *,
+        names: Sequence[str] | None = None,
+        size: int | None = None,
+    ) -> None:
+        super().__init__(labels, class_names)
+        pixels = np.asarray(pixels)
+        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[3] != 3):
+            raise InvalidInputError(
+                "The 'pixels' parameter must be a uint8 array of shape (N, H, W) or (N, H, W, 3). "
+                f"Got {pixels.dtype} of shape {pixels.shape}; scale and transpose it."
+            )
+        if 0 in pixels.shape[1:]:
+            raise InvalidInputError(f"The 'pixels' parameter must hold pixels. Got images of shape {pixels.shape[1:]}.")
+        _same_length("pixels", len(pixels), len(self))
+        if names is not None:
+            _same_length("names", len(names), len(self))
+        if size is not None and size < 1:
+            raise InvalidInputError(f"The 'size' parameter must be at least 1. Got {size}.")
+        self._pixels = pixels
+        self._names = None if names is None else tuple(names)
+        self._size = size
+
+    def image(self, position: int) -> Image.Image:
+        """An image, 8-bit RGB."""
+        image = Image.fromarray(self._pixels[position]).convert("RGB")
+        if self._size is None:
+            return image
+        scale = self._size / max(image.size)
+        return image.resize(
+            (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC
+        )
+
+    def name(self, position: int) -> str:
+        """The given name, or `image` and the position in the array."""
+        return f"image {range(len(self))[position]}" if self._names is None else self._names[position]
+
+
+class FileImages(ImageSet):
+    """Images that lie in files.
+
+    Args:
+        paths: One file per image.
+        labels: (N,) whole numbers.
+        class_names: One name per class.
+        names: One name per image; the paths by default.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path | str],
+        labels: npt.ArrayLike,
+        class_names: Sequence[str],
+        *,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(labels, class_names)
+        _same_length("paths", len(paths), len(self))
+        if names is not None:
+            _same_length("names", len(names), len(self))
+        self.paths = tuple(Path(path) for path in paths)
+        self._names = None if names is None else tuple(names)
+
+    def image(self, position: int) -> Image.Image:
+        """An image, 8-bit RGB and upright.
+
+        Raises:
+            UnreadableImageError: The file cannot be read.
+        """
+        return read_image(self.paths[position])
+
+    def name(self, position: int) -> str:
+        """The given name, or the path."""
+        return self.paths[position].as_posix() if self._names is None else self._names[position]
+
+
+class CachedImages(ImageSet):
+    """Images whose decoded pixels are kept in memory.
+
+    A copy that is pickled (for a process that reads batches and was not forked) leaves the pixels behind and
+    reads from the original set.
+
+    Args:
+        source: Where the images come from.
+        pixels: One (H, W, 3) uint8 array per image.
+    """
+
+    def __init__(self, source: ImageSet, pixels: Sequence[npt.NDArray[np.uint8]]) -> None:
+        super().__init__(source.labels, source.class_names)
+        _same_length("pixels", len(pixels), len(self))
+        self._source = source
+        self._pixels: tuple[npt.NDArray[np.uint8], ...] | None = tuple(pixels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pixels": None}
+
+    def image(self, position: int) -> Image.Image:
+        """An image, 8-bit RGB and upright."""
+        if self._pixels is None:
+            return self._source.image(position)
+        return Image.fromarray(self._pixels[position])
+
+    def name(self, position: int) -> str:
+        """What the source calls it."""
+        return self._source.name(position)
+
+
+class _Subset(ImageSet):
+    """Some images of another set."""
+
+    def __init__(self, source: ImageSet, indices: npt.ArrayLike) -> None:
+        chosen = np.asarray(indices)
+        if chosen.size == 0:
+            chosen = chosen.astype(np.int64)
+        if chosen.ndim != 1 or not np.issubdtype(chosen.dtype, np.integer):
+            raise InvalidInputError(
+                f"The 'indices' parameter must be a list of whole numbers. Got {chosen.dtype} of shape {chosen.shape}; "
+                "turn a mask into positions with numpy.flatnonzero."
+            )
+        outside = chosen[(chosen < 0) | (chosen >= len(source))]
+        if outside.size:
+            raise InvalidInputError(
+                f"The 'indices' parameter must hold positions in 0 … {len(source) - 1}. Got {int(outside[0])}."
+            )
+        super().__init__(source.labels[chosen], source.class_names)
+        self._source = source
+        self._indices = chosen.astype(np.int64)
+
+    def image(self, position: int) -> Image.Image:
+        return self._source.image(int(self._indices[position]))
+
+    def name(self, position: int) -> str:
+        return self._source.name(int(self._indices[position]))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A data set.
+
+    Attributes:
+        name: What to call it.
+        train: Images to learn from.
+        test: Images to measure on.
+        class_names: One name per class, those of `train` and `test`.
+        skipped: Files that could not be read.
+        class_relation: (n_classes, n_classes) float64, how much classes have in common by what is known about them
+            (zero diagonal), or None.
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+    class_names: tuple[str, ...]
+    skipped: tuple[SkippedImage, ...] = ()
+    class_relation: npt.NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        for part, images in (("train", self.train), ("test", self.test)):
+            if tuple(images.class_names) != tuple(self.class_names):
+                raise InvalidInputError(
+                    f"The '{part}' parameter must have the classes of 'class_names', in their order. "
+                    f"Got {_shortened(images.class_names)} for {_shortened(self.class_names)}."
+                )
+        expected = (len(self.class_names), len(self.class_names))
+        if self.class_relation is not None and np.shape(self.class_relation) != expected:
+            raise InvalidInputError(
+                f"The 'class_relation' parameter must be a matrix of shape {expected}. "
+                f"Got {np.shape(self.class_relation)}."
+            )
+
+
+def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(class_names)
+    if isinstance(class_names, str) or not names or not all(isinstance(name, str) and name for name in names):
+        raise InvalidInputError(
+            f"The 'class_names' parameter must be a list of one non-empty text per class. Got {class_names!r}."
+        )
+    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if repeated:
+        raise InvalidInputError(
+            f"The 'class_names' parameter must name each class differently. Got twice: {_shortened(repeated)}."
+        )
+    return names
+
+
+def _checked_labels(labels: npt.ArrayLike, n_classes: int) -> npt.NDArray[np.int64]:
+    values = np.asarray(labels)
+    if values.size == 0:
+        values = values.astype(np.int64)
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+        raise InvalidInputError(
+            f"The 'labels' parameter must be a list of whole numbers. Got {values.dtype} of shape {values.shape}; "
+            "give the position of each image's class in class_names."
+        )
+    outside = values[(values < 0) | (values >= n_classes)]
+    if outside.size:
+        raise InvalidInputError(
+            f"The 'labels' parameter must hold numbers in 0 … {n_classes - 1}, one per class name. "
+            f"Got {int(outside[0])}; count classes from 0."
+        )
+    result = values.astype(np.int64)
+    result.setflags(write=False)
+    return result
+
+
+def _same_length(name: str, got: int, expected: int) -> None:
+    if got != expected:
+        raise InvalidInputError(f"The '{name}' parameter must have one entry per label, {expected}. Got {got}.")
+
+
+def _shortened(names: Sequence[str], limit: int = 5) -> str:
+    listed = ", ".join(repr(name) for name in names[:limit])
+    return listed + (f" and {len(names) - limit} more" if len(names) > limit else "")

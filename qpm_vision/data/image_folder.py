@@ -1,0 +1,287 @@
+"""A folder of images with one folder per class."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from qpm_opt import InvalidInputError
+from qpm_vision.data._scan import Scan, scan_images
+from qpm_vision.data._split import check_split, stratified_split
+from qpm_vision.data.attributes import read_class_relation
+from qpm_vision.data.base import CachedImages, FileImages, ImageData, ImageSet, SkippedImage
+from qpm_vision.data.images import IMAGE_SUFFIXES
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["ATTRIBUTES_FILE", "load_image_folder"]
+
+ATTRIBUTES_FILE: Final = "attributes.csv"
+
+_log = logging.getLogger(__name__)
+
+_TRAIN: Final = "train"
+_TESTS: Final = ("test", "val", "valid", "validation")
+_FOREIGN: Final = frozenset({"__macosx", "@eadir"})  # left by archive tools and network storage
+_REMEDY: Final = (
+    "Give a folder that holds one folder of images per class, or train/ and test/ with one folder per class in each."
+)
+
+
+def load_image_folder(
+    folder: str | os.PathLike[str], *, test_share: float = 0.25, seed: int = 0, cache_bytes: int = 2**30
+) -> ImageData:
+    """A data set out of a folder with one folder of images per class.
+
+    If there are `train` and `test` (or `val`, `valid`, `validation`), each with one folder per class, they are the
+    two sets; otherwise part of each class is set aside. Folders inside a class are searched too. Hidden files and
+    files that do not end like an image are passed over. Every image is decoded once: those that cannot be read are
+    left out and listed in `skipped`. If a table `attributes.csv` lies in the folder, it gives `class_relation`.
+
+    Args:
+        folder: The folder.
+        test_share: Part of each class that is kept for testing where the folder is not divided already.
+        seed: Of that division.
+        cache_bytes: Decoded images are kept in memory if all together need no more than this.
+
+    Raises:
+        InvalidInputError: The folder is missing or has no images, fewer than two classes, a class without a readable
+            image, classes whose names differ in case only, or different classes in training and test.
+    """
+    check_split(test_share, seed)
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        came = "a file" if root.exists() else "nothing there"
+        raise InvalidInputError(f"The data folder {str(root)!r} must be a folder. Got {came}. {_REMEDY}")
+    try:
+        listing = _list_files(root)
+    except OSError as error:
+        raise InvalidInputError(
+            f"The data folder {str(root)!r} must be readable. Got: {error}. Change its permissions."
+        ) from error
+    scan = scan_images(listing.paths, keep_bytes=cache_bytes)
+    skipped = tuple(SkippedImage(listing.paths[position], reason) for position, reason in sorted(scan.reasons.items()))
+    if skipped:
+        _log.warning(
+            "%d of %d images cannot be read and are left out; the first: %s (%s)",
+            len(skipped),
+            len(listing.paths),
+            skipped[0].path,
+            skipped[0].reason,
+        )
+    train, test = _divide(root, listing, scan, test_share, seed)
+    relation_file = root / ATTRIBUTES_FILE
+    return ImageData(
+        name=root.resolve().name or str(root),
+        train=_image_set(root, listing, train, scan),
+        test=_image_set(root, listing, test, scan),
+        class_names=listing.class_names,
+        skipped=skipped,
+        class_relation=read_class_relation(relation_file, listing.class_names) if relation_file.exists() else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """All files that look like images.
+
+    Attributes:
+        paths: The files, sorted by part, class and name.
+        labels: (N,) their classes.
+        parts: (N,) 0 for training, 1 for test; all 0 where the folder is not divided.
+        divided: Whether training and test images lie apart.
+    """
+
+    paths: tuple[Path, ...]
+    labels: npt.NDArray[np.int64]
+    parts: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+    divided: bool
+
+
+# -- finding files -------------------------------------------------------------------------------------------------
+
+
+def _list_files(root: Path) -> _Listing:
+    halves = _halves(root)
+    trees = [_class_folders(half) for half in halves]
+    if not any(trees):
+        raise InvalidInputError(f"The data folder {str(root)!r} must hold one folder per class. {_instead(root)}")
+    if len(trees) == 2:
+        _refuse_different_classes(halves, trees)
+    class_names = tuple(trees[0])
+    paths: list[Path] = []
+    labels: list[int] = []
+    parts: list[int] = []
+    for part, tree in enumerate(trees):
+        for label, place in enumerate(tree.values()):
+            found = _image_files(place)
+            paths += found
+            labels += [label] * len(found)
+            parts += [part] * len(found)
+    if not paths:
+        raise InvalidInputError(f"The data folder {str(root)!r} must hold images. {_instead(root)}")
+    if len(class_names) < 2:
+        raise InvalidInputError(
+            f"The data folder {str(root)!r} must hold at least 2 classes. Got one, {class_names[0]!r}. {_REMEDY}"
+        )
+    return _Listing(tuple(paths), np.array(labels), np.array(parts), class_names, divided=len(trees) == 2)
+
+
+def _halves(root: Path) -> list[Path]:
+    """The folders of training and test images, or the folder itself."""
+    inside = {path.name.lower(): path for path in _folders_in(root)}
+    train = inside.get(_TRAIN)
+    # A class may be called "train" as well: there are no folders in it then.
+    if train is None or not _folders_in(train):
+        return [root]
+    tests = [inside[name] for name in _TESTS if name in inside]
+    if not tests:
+        if len(inside) == 1:
+            raise InvalidInputError(
+                f"The data folder {str(root)!r} must hold test/ (or val/) beside train/. Got train/ alone. Add it, or "
+                f"give {str(train)!r} to have part of each class set aside."
+            )
+        return [root]
+    used = {train.name, tests[0].name}
+    unused = sorted(path.name for path in inside.values() if path.name not in used)
+    if unused:
+        _log.warning("%s: train and %s are used, not %s", root, tests[0].name, ", ".join(unused))
+    return [train, tests[0]]
+
+
+def _class_folders(place: Path) -> dict[str, Path]:
+    """The folders in a folder by their names, sorted."""
+    found: dict[str, Path] = {}
+    spellings: dict[str, str] = {}
+    for path in _folders_in(place):
+        name = _normal(path.name)
+        other = spellings.setdefault(name.casefold(), name)
+        if other != name or name in found:
+            raise InvalidInputError(
+                f"The class folders in {str(place)!r} must have names that differ in more than case. "
+                f"Got {other!r} and {name!r}. Rename or merge them."
+            )
+        found[name] = path
+    return dict(sorted(found.items()))
+
+
+def _folders_in(place: Path) -> list[Path]:
+    return sorted(path for path in place.iterdir() if not _passed_over(path.name) and path.is_dir())
+
+
+def _image_files(place: Path) -> list[Path]:
+    """All image files in a folder and the folders in it, sorted by their relative names."""
+    found = sorted((_normal(path.relative_to(place).as_posix()), path) for path in _walk(place, set()))
+    return [path for _, path in found]
+
+
+def _walk(place: Path, seen: set[Path]) -> Iterator[Path]:
+    real = place.resolve()
+    seen.add(real)
+    for path in sorted(place.iterdir()):
+        if _passed_over(path.name):
+            continue
+        if path.is_dir():
+            target = path.resolve()
+            # A link to a folder above would lead round in a circle, through the images of other classes.
+            if target not in seen and target not in real.parents:
+                yield from _walk(path, seen)
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            yield path
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _FOREIGN
+
+
+def _normal(name: str) -> str:
+    # macOS spells composed letters in parts; the same tree must give the same names everywhere.
+    return unicodedata.normalize("NFC", name)
+
+
+# -- refusing ------------------------------------------------------------------------------------------------------
+
+
+def _instead(root: Path) -> str:
+    """What lies in a folder in which no classes of images were found, and the remedy."""
+    endings = Counter(path.suffix.lower() or path.name for path in root.rglob("*") if path.is_file())
+    loose = sum(count for ending, count in endings.items() if ending in IMAGE_SUFFIXES)
+    if loose:
+        return f"Got {loose} images that lie in no class folder. {_REMEDY}"
+    others = ", ".join(f"{count} × {ending}" for ending, count in endings.most_common(3))
+    return f"Got {f'other files only ({others})' if others else 'no files'}. {_REMEDY}"
+
+
+def _refuse_different_classes(halves: Sequence[Path], trees: Sequence[dict[str, Path]]) -> None:
+    for here, there in ((0, 1), (1, 0)):
+        missing = [name for name in trees[there] if name not in trees[here]]
+        if missing:
+            raise InvalidInputError(
+                f"The folders {str(halves[0])!r} and {str(halves[1])!r} must hold the same classes. "
+                f"Got no {_listed(missing)} in {halves[here].name}. Add or remove these folders."
+            )
+
+
+def _divide(
+    root: Path, listing: _Listing, scan: Scan, test_share: float, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Positions of the readable training and test images."""
+    readable = np.array([position not in scan.reasons for position in range(len(listing.paths))], dtype=bool)
+    for part, where in enumerate(("train", "test") if listing.divided else ("",)):
+        counts = np.bincount(listing.labels[readable & (listing.parts == part)], minlength=len(listing.class_names))
+        empty = [name for name, count in zip(listing.class_names, counts, strict=True) if not count]
+        if empty:
+            unreadable = next((scan.reasons[i] for i in sorted(scan.reasons) if _is(listing, i, part, empty)), None)
+            raise InvalidInputError(
+                f"Every class folder in {str(root / where)!r} must hold at least one readable image. "
+                f"Got none in {_listed(empty)}"
+                + (f" (a file there cannot be read: {unreadable})" if unreadable else "")
+                + ". Add images or remove these folders."
+            )
+    if listing.divided:
+        return np.flatnonzero(readable & (listing.parts == 0)), np.flatnonzero(readable & (listing.parts == 1))
+    positions = np.flatnonzero(readable)
+    train, test = stratified_split(listing.labels[positions], test_share=test_share, seed=seed)
+    if not len(test):
+        raise InvalidInputError(
+            f"The data folder {str(root)!r} must hold a class with at least 2 images, one of them for testing. "
+            "Got one image per class. Add images."
+        )
+    untested = sorted(set(listing.labels) - set(listing.labels[positions[test]]))
+    if untested:
+        _log.warning(
+            "classes with a single readable image cannot be tested, it is trained on: %s",
+            _listed([listing.class_names[label] for label in untested]),
+        )
+    return positions[train], positions[test]
+
+
+def _is(listing: _Listing, position: int, part: int, names: Sequence[str]) -> bool:
+    return listing.parts[position] == part and listing.class_names[listing.labels[position]] in names
+
+
+def _listed(names: Sequence[str], limit: int = 5) -> str:
+    listed = ", ".join(repr(name) for name in names[:limit])
+    return listed + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+# -- building ------------------------------------------------------------------------------------------------------
+
+
+def _image_set(root: Path, listing: _Listing, positions: npt.NDArray[np.int64], scan: Scan) -> ImageSet:
+    paths = [listing.paths[position] for position in positions]
+    names = [_normal(path.relative_to(root).as_posix()) for path in paths]
+    files = FileImages(paths, listing.labels[positions], listing.class_names, names=names)
+    if scan.pixels is None:
+        return files
+    return CachedImages(files, [scan.pixels[int(position)] for position in positions])

@@ -1,0 +1,226 @@
+"""All figures of merit of a model, from one pass over its training images and one over its test images."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from qpm_opt import InvalidInputError
+from qpm_vision.metrics import (
+    ClassIndependence,
+    Contrastiveness,
+    FeatureCorrelation,
+    SpatialDiversity,
+    compactness,
+    structural_grounding,
+)
+
+__all__ = ["MOST_VALUES", "Scored", "Scores", "evaluate", "score_table"]
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+MOST_VALUES = 1 << 25
+"""Feature values that contrastiveness looks at, at most: a mixture is fitted to each feature, which takes 5 µs a value.
+
+33 million are all images of a model of 50 features up to 670,000 images. Where there are more, every m-th image counts.
+"""
+
+_SPATIAL_FEATURES = 5
+_GROUNDING_PAIRS = 50
+
+_log = logging.getLogger(__name__)
+
+
+class Scored(Protocol):
+    """What `evaluate` needs of a model: logits, maps and features of images, and the weights between the last two."""
+
+    @property
+    def weight(self) -> Tensor:
+        """(n_classes, n_features)."""
+
+    def eval(self) -> Any:
+        """Turn off what is random."""
+
+    def __call__(self, images: Tensor) -> Any:
+        """Logits (B, n_classes), maps (B, n_features, h, w) and pooled features (B, n_features)."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of merit (QPM, Norrenbrock et al., ICLR 2025); None where one does not apply.
+
+    Attributes:
+        accuracy_test: Share of test images that are classified correctly.
+        accuracy_train: The same for training images, un-augmented.
+        spatial_diversity: SID@5 on test images.
+        class_independence: On training images.
+        contrastiveness: On training images.
+        correlation: On training images.
+        structural_grounding: Of the weights, over the 50 most similar pairs of classes; None without a given
+            similarity of classes, and for a dense model.
+        features: Features in use.
+        features_per_class: Features of a class, on average.
+        contrastiveness_images: Training images that contrastiveness was computed from.
+    """
+
+    accuracy_test: float
+    accuracy_train: float
+    spatial_diversity: float
+    class_independence: float | None
+    contrastiveness: float | None
+    correlation: float
+    structural_grounding: float | None
+    features: int
+    features_per_class: float
+    contrastiveness_images: int
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """By name, for JSON."""
+        return asdict(self)
+
+
+def evaluate(
+    model: Scored,
+    train: Batches,
+    test: Batches,
+    *,
+    n_train: int,
+    class_relation: npt.ArrayLike | None = None,
+    binary: bool = True,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    on_images: Callable[[int], None] | None = None,
+) -> Scores:
+    """Score a model in eval mode, without gradients, keeping no maps and no pixels.
+
+    A dense model's weights count by size, |w|, for the spatial diversity, and it has no structural grounding.
+
+    Args:
+        model: The model, on `device`.
+        train: Un-augmented training batches (images (B, 3, H, W), labels (B,)).
+        test: Test batches.
+        n_train: Number of training images.
+        class_relation: Given similarity of classes, (n_classes, n_classes).
+        binary: Whether the weights are a 0/1 assignment.
+        seed: Of the mixtures behind contrastiveness.
+        device: Where to compute.
+        on_images: Called with the number of images seen so far, in both passes together.
+
+    Raises:
+        InvalidInputError: There are no training or no test images.
+    """
+    weights = model.weight.detach().abs().float().cpu()
+    n_classes, n_features = weights.shape
+    model.eval()
+    diversity = SpatialDiversity(weights, k=min(_SPATIAL_FEATURES, n_features))
+    independence = ClassIndependence(n_features, n_classes)
+    correlated = FeatureCorrelation(n_features)
+    contrast = Contrastiveness(seed=seed)
+    step = max(1, math.ceil(n_train * n_features / MOST_VALUES))
+    right_train = right_test = seen_train = seen_test = contrast_images = 0
+    with torch.no_grad():
+        for images, labels in test:
+            output = model(images.to(device))
+            diversity.update(output.maps, output.logits)
+            right_test += _right(output.logits, labels)
+            seen_test += len(labels)
+            _tell(on_images, seen_test)
+        for images, labels in train:
+            output = model(images.to(device))
+            features = output.features.float().cpu()
+            independence.update(features, labels)
+            correlated.update(features)
+            sample = features[(-seen_train) % step :: step]
+            if len(sample):
+                contrast.update(sample)
+            contrast_images += len(sample)
+            right_train += _right(output.logits, labels)
+            seen_train += len(labels)
+            _tell(on_images, seen_test + seen_train)
+    if not seen_train or not seen_test:
+        raise InvalidInputError(
+            f"The 'train' and 'test' parameters must hold images. Got {seen_train} and {seen_test}; "
+            "nothing can be scored."
+        )
+    if step > 1:
+        _log.info("contrastiveness from every %d-th of %d training images", step, seen_train)
+    sizes = compactness(weights)
+    grounded = class_relation is not None and binary
+    return Scores(
+        accuracy_test=right_test / seen_test,
+        accuracy_train=right_train / seen_train,
+        spatial_diversity=diversity.compute(),
+        class_independence=_number(independence.compute()),
+        contrastiveness=contrast.compute() if contrast_images > 1 else None,
+        correlation=correlated.compute(),
+        structural_grounding=structural_grounding(weights, class_relation, _GROUNDING_PAIRS)
+        if grounded and class_relation is not None
+        else None,
+        features=int(sizes["features"]),
+        features_per_class=sizes["features_per_class"],
+        contrastiveness_images=contrast_images,
+    )
+
+
+_ROWS = (
+    ("accuracy, test", "accuracy_test", "%"),
+    ("accuracy, training", "accuracy_train", "%"),
+    ("spatial diversity (SID@5)", "spatial_diversity", "%"),
+    ("class independence", "class_independence", "%"),
+    ("contrastiveness", "contrastiveness", "%"),
+    ("correlation", "correlation", "%"),
+    ("structural grounding", "structural_grounding", "%"),
+    ("features", "features", "d"),
+    ("features per class", "features_per_class", "g"),
+)
+
+
+def score_table(columns: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """A plain table: a row for each figure, a column for each model; figures that no model has are left out.
+
+    Args:
+        columns: Heading and figures of each model, as `Scores.to_dict` gives them.
+
+    Example:
+        >>> print(score_table([("dense", {"accuracy_test": 0.5}), ("QPM", {"accuracy_test": 0.25})]))
+                             dense     QPM
+        accuracy, test      50.0 %  25.0 %
+    """
+    rows = [("", [heading for heading, _ in columns])]
+    for title, key, form in _ROWS:
+        values = [figures.get(key) for _, figures in columns]
+        if any(value is not None for value in values):
+            rows.append((title, [_formatted(value, form) for value in values]))
+    first = max(len(title) for title, _ in rows)
+    widths = [max(len(cells[place]) for _, cells in rows) for place in range(len(columns))]
+    lines = []
+    for title, cells in rows:
+        padded = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append(f"{title.ljust(first)}      {padded}".rstrip())
+    return "\n".join(lines)
+
+
+def _formatted(value: float | None, form: str) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f} %" if form == "%" else f"{value:,.10g}"
+
+
+def _right(logits: Tensor, labels: Tensor) -> int:
+    return int((logits.argmax(dim=1).cpu() == labels).sum())
+
+
+def _tell(listener: Callable[[int], None] | None, count: int) -> None:
+    if listener is not None:
+        listener(count)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

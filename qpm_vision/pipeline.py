@@ -1,0 +1,536 @@
+"""A run from images to pictures: six stages, each of which leaves its results in the run folder.
+
+    dense         the backbone and a linear classifier, trained            dense.safetensors, history.csv
+    statistics    A, R, b, means and deviations, from one pass             statistics.npz
+    assignment    which features are kept and describe which class         problem.npz, threshold.json, assignment.npz
+    fine-tuning   the interpretable model, backbone trained                qpm.safetensors, history.csv
+    evaluation    figures of merit of both models                          metrics.json
+    explanation   pictures                                                 gallery.npz, figures/*.png
+
+A second run in the same folder goes on behind the last finished stage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qpm_opt import (
+    Assignment,
+    AssignmentProblem,
+    InvalidInputError,
+    QPMError,
+    penalties_from_similarity,
+    solve_assignment,
+    verify,
+)
+from qpm_vision._data_identity import data_identity, identity_differences
+from qpm_vision._progress import Reporter, SilentReporter
+from qpm_vision.backbones import build_backbone
+from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
+from qpm_vision.config import RunConfig, differences
+from qpm_vision.data import ImageData, ImageSet, load_data, make_loader
+from qpm_vision.evaluation import Scores, evaluate
+from qpm_vision.explain import Explainer, closest_pair, collect_gallery, plot_comparison, plot_overview
+from qpm_vision.explain.gallery import Gallery
+from qpm_vision.explain.labels import draw_assignment, draw_convergence
+from qpm_vision.model import DenseClassifier, QPMClassifier
+from qpm_vision.preprocessing import Preprocessing
+from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
+from qpm_vision.statistics import FeatureStatistics, Locality, feature_redundancy
+from qpm_vision.training import TrainingSettings, accuracy, train
+
+__all__ = ["evaluate_run", "pick_device", "run"]
+
+Classifier = DenseClassifier | QPMClassifier
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    config: RunConfig,
+    folder: str | os.PathLike[str],
+    *,
+    data: ImageData | None = None,
+    reporter: Reporter | None = None,
+    redo: str | None = None,
+) -> RunFolder:
+    """Do all stages of a run that are not finished yet.
+
+    Args:
+        config: What to do.
+        folder: A new or empty folder, or one in which a run with the same configuration was begun.
+        data: The images; by default those that `config.data` names.
+        reporter: Told about progress; nobody by default.
+        redo: A stage to repeat, with all that follow it.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InvalidInputError: The configuration differs from that of the folder, or does not fit the data or the backbone.
+        RunFolderError: The folder is none, in use, or damaged.
+        QPMError: Anything else that goes wrong on the way; what is finished stays finished.
+    """
+    report = SilentReporter() if reporter is None else reporter
+    place = _prepared(config, folder)
+    with place.lock(), report:
+        if redo is not None:
+            place.forget_from(redo)
+        finished = place.stages()
+        if finished:
+            report.message(f"{place.path}: {', '.join(finished)} already finished")
+        if len(finished) == len(STAGES):
+            return place
+        work = _Work(config, place, report, _checked_data(config, place, data, report))
+        _refuse_misfit(work)
+        for stage in STAGES:
+            if stage in finished:
+                continue
+            report.message(f"{stage} …")
+            began = time.perf_counter()
+            _STAGES[stage](work)
+            seconds = time.perf_counter() - began
+            place.mark_finished(stage, seconds)
+            report.message(f"{stage} done in {seconds:.1f} s")
+        _note_times(place)
+    return place
+
+
+def evaluate_run(
+    run_folder: RunFolder | str | os.PathLike[str],
+    data: ImageData | str | None = None,
+    *,
+    size: int | None = None,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> dict[str, Scores]:
+    """Score the models of a run, each under the preprocessing that its checkpoint holds.
+
+    Args:
+        run_folder: A run whose fine-tuning is finished.
+        data: Other images of the same classes, or what `load_data` takes; by default the data of the run.
+        size: What the side of the images is expected to be; nothing by default.
+        device: Where to compute.
+        reporter: Told about progress; nobody by default.
+
+    Returns:
+        Scores of "dense" and "qpm".
+
+    Raises:
+        InvalidInputError: The classes differ from those of the run, or the models were made for another size.
+        RunFolderError: The run has no finished models, or they are damaged.
+    """
+    folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder.open(run_folder)
+    config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
+    if "fine-tuning" not in folder.stages():
+        raise RunFolderError(
+            f"The run in {str(folder.path)!r} has no finished model: it has the stages "
+            f"{', '.join(folder.stages()) or 'none'}. Continue it with the command that began it."
+        )
+    if not isinstance(data, ImageData):
+        data = load_data(data or config.data, test_share=config.test_share, seed=config.seed)
+    _refuse_other_classes(tuple(folder.read_json("data.json")["class_names"]), data.class_names)
+    work = _Work(config, folder, SilentReporter() if reporter is None else reporter, data)
+    return {name: _scores(work, name, size) for name in _MODELS}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is there.
+
+    Raises:
+        InvalidInputError: There is no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidInputError(
+            f"The 'device' parameter must name a device of this machine, such as 'cpu'. Got {name!r} ({reason}); "
+            "'auto' picks one that works."
+        ) from error
+    return device
+
+
+# -- before the stages ---------------------------------------------------------------------------------------------
+
+
+def _prepared(config: RunConfig, folder: str | os.PathLike[str]) -> RunFolder:
+    place = RunFolder(folder)
+    if not place.has_run:
+        return RunFolder.create(folder, config.to_dict())
+    changed = differences(place.config(), config.to_dict())
+    if changed:
+        listed = ", ".join(f"{key}: {old!r} → {new!r}" for key, (old, new) in changed.items())
+        raise InvalidInputError(
+            f"The run in {str(place.path)!r} was begun with another configuration ({listed}). "
+            "Use the former values to continue it, or a new folder for a new run."
+        )
+    return place
+
+
+def _checked_data(config: RunConfig, place: RunFolder, data: ImageData | None, report: Reporter) -> ImageData:
+    images = load_data(config.data, test_share=config.test_share, seed=config.seed) if data is None else data
+    identity = data_identity(images)
+    if (place.path / "data.json").exists():
+        changed = identity_differences(place.read_json("data.json"), identity)
+        if changed:
+            raise InvalidInputError(
+                f"The data {config.data!r} have changed since the run in {str(place.path)!r} was begun ({changed}). "
+                "Restore them, or use a new folder."
+            )
+    else:
+        place.write_json("data.json", identity)
+    place.write_csv("skipped.csv", ["path", "reason"], [[str(item.path), item.reason] for item in images.skipped])
+    report.message(
+        f"{images.name}: {len(images.class_names)} classes, {len(images.train):,} training and "
+        f"{len(images.test):,} test images"
+        + (f", {len(images.skipped)} skipped (see skipped.csv)" if images.skipped else "")
+    )
+    return images
+
+
+def _refuse_misfit(work: _Work) -> None:
+    """What can be known to fail before hours of training."""
+    config, n_classes = work.config, work.n_classes
+    if n_classes < 2:
+        raise InvalidInputError(f"The data {config.data!r} must have at least 2 classes. Got {n_classes}.")
+    for name, images in (("training", work.data.train), ("test", work.data.test)):
+        if not len(images):
+            raise InvalidInputError(
+                f"The data {config.data!r} must have {name} images. Got none; change 'test_share' or add images."
+            )
+    if math.comb(config.n_select, config.n_per_class) < n_classes:
+        raise InvalidInputError(
+            f"The 'n_select' parameter must allow a different set of features for each of the {n_classes} classes. "
+            f"Got {config.n_select}, which has only {math.comb(config.n_select, config.n_per_class)} sets of "
+            f"n_per_class = {config.n_per_class}; raise n_select."
+        )
+
+
+@dataclass
+class _Work:
+    """What the stages share; models are loaded from the folder when a stage asks for them."""
+
+    config: RunConfig
+    folder: RunFolder
+    report: Reporter
+    data: ImageData
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.data.class_names)
+
+    @cached_property
+    def device(self) -> torch.device:
+        device = pick_device(self.config.device)
+        _log.info("computing on %s", device)
+        return device
+
+    def load(self, name: str, kind: type[Any]) -> tuple[Any, Preprocessing]:
+        """A model of the folder, on the device, and its preprocessing."""
+        try:
+            model, preprocessing, _ = load_checkpoint(self.folder.path / name)
+        except QPMError as error:
+            stage = "dense" if name.startswith("dense") else "fine-tuning"
+            raise RunFolderError(f"{error} Train again with `--redo {stage}`.") from error
+        if not isinstance(model, kind):
+            raise RunFolderError(
+                f"The file {str(self.folder.path / name)!r} must hold a {kind.__name__}. Got a {type(model).__name__}; "
+                "train again with `--redo dense`."
+            )
+        return model.to(self.device), preprocessing
+
+    def batches(self, images: ImageSet, preprocessing: Preprocessing) -> Iterable[tuple[Tensor, Tensor]]:
+        """Un-augmented batches in order."""
+        loader: Iterable[tuple[Tensor, Tensor]] = make_loader(
+            images,
+            preprocessing.transform(),
+            batch_size=self.config.dense.batch_size,
+            workers=self.config.workers,
+        )
+        return loader
+
+    def counter(self, task: str, total: int) -> Callable[[int], None]:
+        return lambda done: self.report.advance(task, done, total)
+
+
+# -- stages --------------------------------------------------------------------------------------------------------
+
+
+def _dense(work: _Work) -> None:
+    torch.manual_seed(work.config.seed)
+    backbone = build_backbone(work.config.backbone)
+    if work.config.n_select > backbone.n_features:
+        raise InvalidInputError(
+            f"The 'n_select' parameter must be at most the {backbone.n_features} features of the backbone "
+            f"{work.config.backbone!r}. Got {work.config.n_select}."
+        )
+    preprocessing = backbone.preprocessing
+    if work.config.size is not None:
+        preprocessing = dataclasses.replace(preprocessing, size=work.config.size)
+    model = DenseClassifier(backbone, work.n_classes)
+    _train(work, "dense", model, preprocessing, work.config.dense)
+    _save(work, "dense.safetensors", model, preprocessing)
+
+
+def _statistics(work: _Work) -> None:
+    model, preprocessing = work.load("dense.safetensors", DenseClassifier)
+    n_features = model.weight.shape[1]
+    statistics = FeatureStatistics(work.n_classes, n_features)
+    locality = Locality(n_features)
+    model.eval()
+    tell = work.counter("statistics", len(work.data.train))
+    with torch.no_grad():
+        for images, labels in work.batches(work.data.train, preprocessing):
+            output = model(images.to(work.device))
+            statistics.update(output.features, labels)
+            locality.update(output.maps)
+            tell(statistics.n_images)
+    dead = statistics.dead()
+    if dead.any():
+        work.report.message(f"{int(dead.sum())} of {n_features} features never vary and are not selected")
+    work.folder.write_npz(
+        "statistics.npz",
+        {
+            "A": statistics.class_similarity(),
+            "mean": statistics.mean(),
+            "std": statistics.std(),
+            "b": locality.bias(),
+            "peak": locality.peak(),
+            "edge": locality.edge(),
+            "dead": dead,
+            "class_counts": statistics.class_counts(),
+        },
+    )
+
+
+def _assignment(work: _Work) -> None:
+    config = work.config
+    statistics = work.folder.read_npz("statistics.npz")
+    dead = np.flatnonzero(statistics["dead"])
+    alive = len(statistics["dead"]) - len(dead)
+    if config.n_select > alive:
+        raise InvalidInputError(
+            f"The 'n_select' parameter must be at most the {alive} features that vary over the training images "
+            f"({len(dead)} of {len(statistics['dead'])} do not). Got {config.n_select}; lower it in a new run, or use "
+            "another backbone."
+        )
+    work.report.message("searching the threshold of the penalties")
+    penalties = penalties_from_similarity(
+        feature_redundancy(statistics["A"]), n_select=config.n_select, threshold=config.threshold, seed=config.seed
+    )
+    problem = AssignmentProblem(
+        statistics["A"],
+        penalties,
+        statistics["b"],
+        n_select=config.n_select,
+        n_per_class=config.n_per_class,
+        excluded_features=dead,
+        class_labels=work.data.class_names,
+    )
+    problem.save(work.folder.path / "problem.npz")
+    work.folder.write_json(
+        "threshold.json",
+        {
+            "threshold": penalties.threshold,
+            "clique": None if penalties.clique is None else [int(feature) for feature in penalties.clique],
+            "n_penalised": int(penalties.n_penalised),
+            "share": float(penalties.share),
+            "proven": bool(penalties.proven),
+        },
+    )
+    limit = config.solve_seconds
+    result = solve_assignment(
+        problem,
+        solver=config.solver,
+        time_limit=limit,
+        seed=config.seed,
+        progress=None
+        if limit is None
+        else lambda state: work.report.advance("solving", min(int(state.time), int(limit)), int(limit)),
+    )
+    checked = verify(problem, result)
+    if not checked.ok:
+        raise QPMError(f"The solver {result.solver!r} returned an invalid assignment; please report this.\n{checked}")
+    gap = "no bound" if result.gap is None else f"gap {result.gap:.2%}"
+    work.report.message(f"assignment by {result.solver}: objective {result.objective:.4f}, {gap}")
+    result.save(work.folder.path / "assignment.npz")
+
+
+def _fine_tuning(work: _Work) -> None:
+    model, preprocessing = _untuned(work)
+    _train(work, "fine-tuning", model, preprocessing, work.config.fine_tuning)
+    _save(work, "qpm.safetensors", model, preprocessing)
+
+
+def _evaluation(work: _Work) -> None:
+    metrics: dict[str, Any] = {name: _scores(work, name).to_dict() for name in _MODELS}
+    model, preprocessing = _untuned(work)
+    before = accuracy(model, work.batches(work.data.test, preprocessing), work.device)
+    metrics["qpm_before_fine_tuning"] = {"accuracy_test": before}
+    result = _read_assignment(work.folder)
+    metrics["assignment"] = {
+        "solver": result.solver,
+        "status": result.status.value,
+        "termination": result.termination.value,
+        "objective": result.objective,
+        "bound": result.bound,
+        "gap": result.gap,
+        **{f"objective_{name}": value for name, value in dataclasses.asdict(result.terms).items()},
+    }
+    work.folder.write_json("metrics.json", metrics)
+
+
+def _explanation(work: _Work) -> None:
+    model, preprocessing = work.load("qpm.safetensors", QPMClassifier)
+    images = work.data.train
+    gallery: Gallery = collect_gallery(
+        model,
+        work.batches(images, preprocessing),
+        n_classes=work.n_classes,
+        device=work.device,
+        on_images=work.counter("looking for the best images", len(images)),
+    )
+    work.folder.write_npz("gallery.npz", gallery.to_arrays())
+    explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device)
+    similarity = np.corrcoef(work.folder.read_npz("statistics.npz")["A"])
+    result = _read_assignment(work.folder)
+    figures = {
+        "classes": plot_overview(explainer)[0],
+        "comparison": plot_comparison(explainer, *closest_pair(explainer.weights, similarity))[0],
+        "assignment": draw_assignment(result),
+        "convergence": draw_convergence(result),
+    }
+    for name, figure in figures.items():
+        work.folder.write_path(f"figures/{name}.png", partial(figure.savefig, dpi=150))
+
+
+_STAGES: dict[str, Callable[[_Work], None]] = {
+    "dense": _dense,
+    "statistics": _statistics,
+    "assignment": _assignment,
+    "fine-tuning": _fine_tuning,
+    "evaluation": _evaluation,
+    "explanation": _explanation,
+}
+
+
+_MODELS: dict[str, tuple[str, type[Any]]] = {
+    "dense": ("dense.safetensors", DenseClassifier),
+    "qpm": ("qpm.safetensors", QPMClassifier),
+}
+
+
+# -- what stages share ---------------------------------------------------------------------------------------------
+
+
+def _scores(work: _Work, name: str, size: int | None = None) -> Scores:
+    file, kind = _MODELS[name]
+    model, preprocessing = work.load(file, kind)
+    if size is not None and size != preprocessing.size:
+        raise InvalidInputError(
+            f"The 'size' parameter must be {preprocessing.size}, the side of the images that the model was trained on. "
+            f"Got {size}; leave it out, or train a model for that size."
+        )
+    data = work.data
+    return evaluate(
+        model,
+        work.batches(data.train, preprocessing),
+        work.batches(data.test, preprocessing),
+        n_train=len(data.train),
+        class_relation=data.class_relation,
+        binary=kind is QPMClassifier,
+        seed=work.config.seed,
+        device=work.device,
+        on_images=work.counter(f"evaluating {name}", len(data.train) + len(data.test)),
+    )
+
+
+def _refuse_other_classes(known: tuple[str, ...], given: tuple[str, ...]) -> None:
+    if known == given:
+        return
+    missing = [name for name in known if name not in given][:5]
+    foreign = [name for name in given if name not in known][:5]
+    parts = [f"{what} {', '.join(names)}" for what, names in (("without", missing), ("with", foreign)) if names] or [
+        "in another order"
+    ]
+    raise InvalidInputError(
+        f"The 'data' must have the {len(known)} classes that the model knows, in their order. Got {len(given)} classes, "
+        f"{' and '.join(parts)}; name and sort them like those of the run."
+    )
+
+
+def _read_assignment(folder: RunFolder) -> Assignment:
+    try:
+        return Assignment.load(folder.path / "assignment.npz")
+    except InvalidInputError as error:
+        raise RunFolderError(f"{error} Train again with `--redo assignment`.") from error
+
+
+def _untuned(work: _Work) -> tuple[QPMClassifier, Preprocessing]:
+    """The interpretable model as the assignment makes it, its backbone that of the dense model."""
+    dense, preprocessing = work.load("dense.safetensors", DenseClassifier)
+    statistics = work.folder.read_npz("statistics.npz")
+    result = _read_assignment(work.folder)
+    selected = result.selected
+    model = QPMClassifier(
+        dense.backbone, selected, result.weights, statistics["mean"][selected], statistics["std"][selected]
+    )
+    return model.to(work.device), preprocessing
+
+
+def _train(
+    work: _Work, stage: str, model: Classifier, preprocessing: Preprocessing, settings: TrainingSettings
+) -> None:
+    work.folder.drop_history(stage)
+
+    def on_epoch(row: dict[str, Any], _model: Classifier) -> None:
+        work.folder.add_history(stage, row)
+        work.report.message(
+            f"{stage}, epoch {row['epoch']}/{settings.epochs}: loss {row['loss']:.4f}, "
+            f"training accuracy {row['accuracy']:.1%}, {row['seconds']:.1f} s"
+        )
+
+    train(
+        model,
+        work.data.train,
+        settings,
+        preprocessing=preprocessing,
+        device=work.device,
+        seed=work.config.seed,
+        workers=work.config.workers,
+        on_epoch=on_epoch,
+        progress=lambda done, total, detail: work.report.advance(stage, done, total, detail),
+    )
+
+
+def _save(work: _Work, name: str, model: Classifier, preprocessing: Preprocessing) -> None:
+    save_checkpoint(
+        work.folder.path / name,
+        model,
+        preprocessing,
+        {"class_names": list(work.data.class_names), "config": work.config.to_dict()},
+    )
+
+
+def _note_times(place: RunFolder) -> None:
+    seconds = {stage: record.seconds for stage, record in place.stages().items()}
+    metrics = place.read_json("metrics.json")
+    place.write_json("metrics.json", {**metrics, "seconds": {**seconds, "total": round(sum(seconds.values()), 3)}})

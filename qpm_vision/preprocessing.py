@@ -1,0 +1,244 @@
+"""From a picture to the tensor that a model was trained on; the settings belong to the model and are kept with it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from qpm_opt import InvalidInputError
+
+__all__ = ["AUGMENTATIONS", "Augmentation", "ImageTransform", "Preprocessing"]
+
+Augmentation: TypeAlias = Callable[[Image.Image], Image.Image]
+"""Changes a square RGB image at random, keeping its size; draws from PyTorch's global generator; can be pickled."""
+
+_INTERPOLATIONS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
+_SHIFT_SHARE = 1 / 16
+_PAPER_JITTER = 0.1
+_PAPER_PADDING = 4
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pictures become input: resize the short side to size / crop, cut out the centre, normalise.
+
+    Pixels p in [0, 255] become (p / 255 - mean) / std, channel by channel. The long side follows the short one, so
+    that the aspect is kept; what is not square loses its ends.
+
+    Attributes:
+        size: Side of the input in pixels.
+        mean: Mean of red, green and blue, in units of the full scale.
+        std: The same for the divisor, above 0.
+        interpolation: "bilinear", "bicubic", "lanczos" or "nearest"; all but the last average when they shrink.
+        crop: Share of the short side that is kept, above 0 and at most 1.
+
+    Raises:
+        InvalidInputError: A value is malformed.
+
+    Example:
+        >>> preprocessing = Preprocessing(2, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        >>> preprocessing.transform()(Image.new("RGB", (8, 6), "white"))[0]
+        tensor([[1., 1.],
+                [1., 1.]])
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+    crop: float = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise _wrong("size", "an integer of at least 1, the side of the input in pixels", self.size)
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _three(name, getattr(self, name)))
+        if min(self.std) <= 0:
+            raise _wrong("std", "three numbers above 0", self.std)
+        if self.interpolation not in _INTERPOLATIONS:
+            raise _unknown("interpolation", self.interpolation, _INTERPOLATIONS)
+        if not _is_number(self.crop) or not 0 < self.crop <= 1:
+            raise _wrong("crop", "a number above 0 and at most 1, the share that is kept", self.crop)
+
+    def transform(self, augmentation: str = "none") -> ImageTransform:
+        """What turns one picture into a tensor.
+
+        Args:
+            augmentation: A name in `AUGMENTATIONS`; "none" for evaluation.
+
+        Raises:
+            InvalidInputError: There is no such augmentation.
+        """
+        if augmentation not in AUGMENTATIONS:
+            raise _unknown("augmentation", augmentation, AUGMENTATIONS)
+        return ImageTransform(self, AUGMENTATIONS[augmentation](self.size))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `to_dict`.
+
+        Raises:
+            InvalidInputError: A key is unknown or missing, or a value is malformed.
+        """
+        known = [item.name for item in fields(cls)]
+        for name in data:
+            if name not in known:
+                raise _unknown("preprocessing", name, known)
+        missing = [name for name in ("size", "mean", "std") if name not in data]
+        if missing:
+            raise InvalidInputError(f"The preprocessing must have the keys size, mean and std. Missing: {missing}.")
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """One picture in, one tensor out; can be pickled, so that other processes can load images.
+
+    Attributes:
+        preprocessing: What is done to every picture.
+        augmentation: What is done to the resized picture before it is normalised; None: nothing.
+    """
+
+    preprocessing: Preprocessing
+    augmentation: Augmentation | None = None
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """The picture, of any size and mode, as a float32 tensor (3, size, size)."""
+        settings = self.preprocessing
+        resized = _resized(image if image.mode == "RGB" else image.convert("RGB"), settings)
+        if self.augmentation is not None:
+            resized = self.augmentation(resized)
+        pixels = np.array(resized, dtype=np.float32)
+        pixels -= np.multiply(settings.mean, 255).astype(np.float32)
+        pixels /= np.multiply(settings.std, 255).astype(np.float32)
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _resized(image: Image.Image, settings: Preprocessing) -> Image.Image:
+    short = max(settings.size, round(settings.size / settings.crop))
+    width, height = image.size
+    scaled = (
+        (short, max(short, short * height // width))
+        if width <= height
+        else (max(short, short * width // height), short)
+    )
+    if scaled != image.size:
+        image = image.resize(scaled, _INTERPOLATIONS[settings.interpolation])
+    if scaled == (settings.size, settings.size):
+        return image
+    left, top = (round((side - settings.size) / 2) for side in scaled)
+    return image.crop((left, top, left + settings.size, top + settings.size))
+
+
+# -- augmentations -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Shift:
+    """Moves the picture by up to `reach` pixels each way and repeats its border where it leaves a gap."""
+
+    reach: int
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        down, right = torch.randint(-self.reach, self.reach + 1, (2,)).tolist()
+        pixels = np.asarray(image)
+        rows = _moved(pixels.shape[0], down)
+        columns = _moved(pixels.shape[1], right)
+        return Image.fromarray(pixels.take(rows, axis=0).take(columns, axis=1))
+
+
+def _moved(side: int, by: int) -> npt.NDArray[np.intp]:
+    return np.clip(np.arange(side, dtype=np.intp) - by, 0, side - 1)
+
+
+class _Paper:
+    """Flip, colour jitter, TrivialAugment and a random crop of the padded picture (QPM, Norrenbrock et al.)."""
+
+    def __init__(self, size: int) -> None:
+        from qpm_vision import _torchvision  # noqa: F401  (first: it makes the next import work)
+
+        try:
+            from torchvision.transforms import v2
+        except ModuleNotFoundError as error:
+            raise InvalidInputError(
+                "The augmentation 'paper' needs torchvision, which is not installed: pip install torchvision, or "
+                "choose the augmentation 'shift'."
+            ) from error
+        self._size = size
+        self._steps = v2.Compose(
+            [
+                v2.RandomHorizontalFlip(),
+                v2.ColorJitter(_PAPER_JITTER, _PAPER_JITTER, _PAPER_JITTER),
+                v2.TrivialAugmentWide(),
+                v2.RandomCrop(size, padding=_PAPER_PADDING),
+            ]
+        )
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        changed: Image.Image = self._steps(image)
+        return changed
+
+    def __reduce__(self) -> tuple[type[_Paper], tuple[int]]:
+        # Built anew in the other process, where torchvision may have to be made importable first.
+        return _Paper, (self._size,)
+
+
+def _none(size: int) -> None:  # noqa: ARG001
+    return None
+
+
+def _shift(size: int) -> _Shift:
+    return _Shift(max(1, round(size * _SHIFT_SHARE)))
+
+
+AUGMENTATIONS: dict[str, Callable[[int], Augmentation | None]] = {"none": _none, "paper": _Paper, "shift": _shift}
+"""By name, what makes the augmentation for images of a size.
+
+"none": nothing. "shift": moves by up to a sixteenth of the size each way, for small images and short trainings.
+"paper": flip, colour jitter of 0.1, TrivialAugment, random crop with a padding of 4 pixels; not for images whose
+classes a mirror changes, such as letters.
+"""
+
+
+# -- checks --------------------------------------------------------------------------------------------------------
+
+
+def _three(name: str, value: Any) -> tuple[float, float, float]:
+    try:
+        numbers = tuple(value)
+    except TypeError:
+        numbers = ()
+    if len(numbers) != 3 or not all(_is_number(number) for number in numbers):
+        raise _wrong(name, "three finite numbers, for red, green and blue", value)
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _wrong(name: str, expected: str, value: Any) -> InvalidInputError:
+    return InvalidInputError(f"The '{name}' parameter must be {expected}. Got {value!r}.")
+
+
+def _unknown(name: str, value: Any, known: Any) -> InvalidInputError:
+    close = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return InvalidInputError(f"The '{name}' parameter must be one of {', '.join(sorted(known))}. Got {value!r}.{hint}")

@@ -1,0 +1,366 @@
+"""The folder of a run: what lies in it, which stages are finished, and files that are whole or absent.
+
+Every file is written to a temporary neighbour that then takes its place, so a process that is killed at any moment
+leaves the former version or the new one. A stage counts as finished once `stages.json` says so, which is written last.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qpm_opt import InvalidInputError, QPMError
+
+__all__ = ["STAGES", "RunFolder", "RunFolderError", "StageRecord"]
+
+STAGES = ("dense", "statistics", "assignment", "fine-tuning", "evaluation", "explanation")
+"""The stages of a run, in their order."""
+
+FORMAT = 1
+"""Version of the layout of the folder."""
+
+CONFIG = "config.json"
+STAGE_FILE = "stages.json"
+HISTORY = "history.csv"
+LOCK = ".lock"
+
+_FRESH_FOLDER = "Choose a new or empty folder for the run."
+
+
+class RunFolderError(QPMError):
+    """A run folder is missing, in use, damaged or no run folder; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What is noted about a finished stage.
+
+    Attributes:
+        seconds: Wall-clock seconds that it took.
+        finished: When it ended, ISO 8601 with time zone.
+    """
+
+    seconds: float
+    finished: str
+
+
+class RunFolder:
+    """Reads and writes the files of one run.
+
+    `create` makes a folder (or takes an empty one), `open` takes one that a run has begun.
+
+    Attributes:
+        path: Where it is.
+        figures: Where its pictures are.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.figures = self.path / "figures"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> RunFolder:
+        """Begin a run in a new or empty folder.
+
+        Args:
+            path: The folder.
+            config: What is kept in `config.json`.
+
+        Raises:
+            RunFolderError: There is something else at that place, or it cannot be written to.
+        """
+        folder = cls(path)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            foreign = sorted(item.name for item in folder.path.iterdir() if not item.name.startswith("."))
+        except OSError as error:
+            raise RunFolderError(
+                f"Cannot use {str(path)!r} as a run folder: {error.strerror or error}. {_FRESH_FOLDER}"
+            ) from error
+        if foreign:
+            raise RunFolderError(
+                f"The folder {str(path)!r} is no run folder: it has no {CONFIG}, but holds {', '.join(foreign[:3])}"
+                f"{', …' if len(foreign) > 3 else ''}. {_FRESH_FOLDER}"
+            )
+        folder.write_json(CONFIG, {"format": FORMAT, **config})
+        return folder
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """Take the folder of a run that was begun before.
+
+        Raises:
+            RunFolderError: There is none at that place.
+        """
+        folder = cls(path)
+        if not folder.path.is_dir():
+            raise RunFolderError(f"The run folder {str(path)!r} does not exist. `qpm-vision train DATA OUT` makes one.")
+        if not folder.has_run:
+            raise RunFolderError(
+                f"The folder {str(path)!r} is no run folder: it has no {CONFIG}. Give the OUT of `qpm-vision train`."
+            )
+        return folder
+
+    @property
+    def has_run(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / CONFIG).is_file()
+
+    def config(self) -> dict[str, Any]:
+        """What was given to `create`.
+
+        Raises:
+            RunFolderError: The file is damaged, or of a newer layout.
+        """
+        data = self.read_json(CONFIG)
+        version = data.pop("format", None)
+        if version != FORMAT:
+            raise RunFolderError(
+                f"The run folder {str(self.path)!r} has the layout {version!r}; this version of qpm reads {FORMAT}. "
+                "Use the version of qpm that made it, or a new folder."
+            )
+        return data
+
+    # -- stages ------------------------------------------------------------------------------------------------------
+
+    def stages(self) -> dict[str, StageRecord]:
+        """The finished stages, in their order; a stage after an unfinished one does not count.
+
+        Raises:
+            RunFolderError: `stages.json` is damaged.
+        """
+        if not (self.path / STAGE_FILE).exists():
+            return {}
+        data = self.read_json(STAGE_FILE)
+        records: dict[str, StageRecord] = {}
+        for stage in STAGES:
+            if stage not in data:
+                break
+            try:
+                records[stage] = StageRecord(float(data[stage]["seconds"]), str(data[stage]["finished"]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise self._damaged(STAGE_FILE, error) from error
+        return records
+
+    def mark_finished(self, stage: str, seconds: float) -> None:
+        """Note that a stage is finished; everything it leaves must be written by then."""
+        records = self.stages()
+        records[stage] = StageRecord(round(seconds, 3), datetime.now(UTC).isoformat(timespec="seconds"))
+        self.write_json(STAGE_FILE, {name: asdict(record) for name, record in records.items()})
+
+    def forget_from(self, stage: str) -> None:
+        """Let a stage and all that follow it count as not done; their files stay until they are written again.
+
+        Raises:
+            InvalidInputError: There is no such stage.
+        """
+        if stage not in STAGES:
+            raise InvalidInputError(f"The 'stage' parameter must be one of {', '.join(STAGES)}. Got {stage!r}.")
+        kept = STAGES[: STAGES.index(stage)]
+        records = {name: asdict(record) for name, record in self.stages().items() if name in kept}
+        self.write_json(STAGE_FILE, records)
+
+    # -- history -----------------------------------------------------------------------------------------------------
+
+    def history(self) -> list[dict[str, str]]:
+        """The rows of `history.csv` as text, empty where there is none."""
+        try:
+            text = (self.path / HISTORY).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._damaged(HISTORY, error) from error
+        return list(csv.DictReader(io.StringIO(text)))
+
+    def add_history(self, stage: str, row: Mapping[str, Any]) -> None:
+        """Add one epoch of a stage."""
+        self._write_history([*self.history(), {"stage": stage, **row}])
+
+    def drop_history(self, stage: str) -> None:
+        """Remove the epochs of a stage that begins anew."""
+        rows = self.history()
+        kept = [row for row in rows if row.get("stage") != stage]
+        if len(kept) < len(rows):
+            self._write_history(kept)
+
+    def _write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        columns = list(dict.fromkeys(name for row in rows for name in row)) or ["stage", "epoch"]
+        self.write_csv(HISTORY, columns, ([row.get(name, "") for name in columns] for row in rows))
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    def write(self, name: str, write: Callable[[IO[bytes]], Any]) -> Path:
+        """Let `write` fill a temporary file that then takes the place of `name`.
+
+        Args:
+            name: Path inside the folder.
+            write: Gets a binary stream.
+
+        Returns:
+            Where the file lies.
+
+        Raises:
+            RunFolderError: The file cannot be written (disk full, no permission); the former version is untouched.
+        """
+        return self.write_path(name, lambda path: _fill(path, write))
+
+    def write_path(self, name: str, write: Callable[[Path], Any]) -> Path:
+        """Like `write`, for code that wants a path instead of a stream."""
+        target = self.path / name
+        temporary: Path | None = None
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, made = tempfile.mkstemp(dir=target.parent, prefix=".writing-", suffix=target.suffix)
+            os.close(handle)
+            temporary = Path(made)
+            write(temporary)
+            mask = os.umask(0)  # mkstemp makes private files; those of a run are as readable as any other of the user
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            temporary.replace(target)
+        except OSError as error:
+            raise RunFolderError(
+                f"Cannot write {str(target)!r}: {error.strerror or error}. What was there before is untouched."
+            ) from error
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+        return target
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write JSON, indented; NaN and infinity are refused by the standard and here."""
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return self.write(name, lambda stream: stream.write(text.encode()))
+
+    def write_csv(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+        """Write a table with a header."""
+        buffer = io.StringIO(newline="")
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+        return self.write(name, lambda stream: stream.write(buffer.getvalue().encode()))
+
+    def write_npz(self, name: str, arrays: Mapping[str, npt.ArrayLike]) -> Path:
+        """Write arrays; never pickles."""
+        plain = {key: np.asarray(value) for key, value in arrays.items()}
+        objects = [key for key, value in plain.items() if value.dtype.hasobject]
+        if objects:
+            raise InvalidInputError(f"The array {objects[0]!r} cannot be stored in {name}: its dtype is object.")
+
+        def save(stream: IO[bytes]) -> None:
+            with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+                for key, value in plain.items():
+                    with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, value, allow_pickle=False)
+
+        return self.write(name, save)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON object.
+
+        Raises:
+            RunFolderError: The file is missing or damaged.
+        """
+        try:
+            data = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self._damaged(name, error) from error
+        if not isinstance(data, dict):
+            raise self._damaged(name, TypeError(f"a {type(data).__name__} instead of an object"))
+        return data
+
+    def read_npz(self, name: str) -> dict[str, npt.NDArray[Any]]:
+        """Read arrays.
+
+        Raises:
+            RunFolderError: The file is missing or damaged.
+        """
+        try:
+            with np.load(self.path / name, allow_pickle=False) as data:
+                return {key: data[key] for key in data.files}
+        except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+            raise self._damaged(name, error) from error
+
+    def _damaged(self, name: str, error: Exception) -> RunFolderError:
+        path = str(self.path / name)
+        if isinstance(error, FileNotFoundError):
+            return RunFolderError(f"The file {path!r} is missing. {_remedy(name)}")
+        return RunFolderError(f"The file {path!r} is damaged ({error}). {_remedy(name)}")
+
+    # -- lock --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second process from working in the folder; the system frees it even when the process is killed.
+
+        Where the platform has no such locks (Windows), nothing is locked.
+
+        Raises:
+            RunFolderError: Another process holds it.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        try:
+            stream = (self.path / LOCK).open("a")
+        except OSError as error:
+            raise RunFolderError(
+                f"Cannot write to {str(self.path)!r}: {error.strerror or error}. Allow writing, or use another folder."
+            ) from error
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFolderError(
+                    f"Another process is working in {str(self.path)!r}. Wait until it ends, or use another folder."
+                ) from error
+            except OSError:  # a file system without locks
+                pass
+            yield
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r}, finished={list(self.stages())})"
+
+
+_WRITTEN_BY = {
+    "dense.safetensors": "dense",
+    "statistics.npz": "statistics",
+    "problem.npz": "assignment",
+    "assignment.npz": "assignment",
+    "threshold.json": "assignment",
+    "qpm.safetensors": "fine-tuning",
+    "metrics.json": "evaluation",
+    "gallery.npz": "explanation",
+}
+
+
+def _remedy(name: str) -> str:
+    if name == CONFIG:
+        return "Restore it from a copy, or use a new folder."
+    stage = _WRITTEN_BY.get(name)
+    if stage is None:
+        return "Delete it and train again: everything not noted as finished is done again."
+    return f"Train again with `--redo {stage}`, which repeats that stage and what follows it."
+
+
+def _fill(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    with path.open("wb") as stream:
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())

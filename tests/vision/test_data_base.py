@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qpm_opt import InvalidInputError
+from qpm_vision.data import (
+    ArrayImages,
+    CachedImages,
+    FileImages,
+    ImageData,
+    ImageSet,
+    SkippedImage,
+    UnreadableImageError,
+)
+from qpm_vision.data._split import stratified_split
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAMES = ("cat", "dog", "owl")
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
+LABELS = np.array([0, 1, 2, 2, 1, 0])
+
+
+def files(folder: Path) -> FileImages:
+    paths = [folder / f"{position}.png" for position in range(len(PIXELS))]
+    for path, image in zip(paths, PIXELS, strict=True):
+        Image.fromarray(image).save(path)
+    return FileImages(paths, LABELS, NAMES)
+
+
+def contents(images: ImageSet) -> list[tuple[str, int, bytes]]:
+    return [(images.name(i), int(images.labels[i]), images.image(i).tobytes()) for i in range(len(images))]
+
+
+def test_arrays_and_files_give_the_same_images(tmp_path: Path) -> None:
+    for images in (ArrayImages(PIXELS, LABELS, NAMES), files(tmp_path)):
+        assert len(images) == 6
+        assert images.class_names == NAMES
+        assert images.labels.dtype == np.int64
+        assert not images.labels.flags.writeable
+        for position, expected in enumerate(PIXELS):
+            image = images.image(position)
+            assert image.mode == "RGB"
+            np.testing.assert_array_equal(np.asarray(image), expected)
+
+
+def test_grey_arrays() -> None:
+    images = ArrayImages(PIXELS[..., 0], LABELS, NAMES)
+    np.testing.assert_array_equal(np.asarray(images.image(3)), np.repeat(PIXELS[3, :, :, :1], 3, axis=2))
+
+
+def test_scaling_of_arrays() -> None:
+    images = ArrayImages(PIXELS, LABELS, NAMES, size=50)
+    assert images.image(0).size == (40, 50)
+
+
+def test_drawing_on_an_image_leaves_the_set_alone(tmp_path: Path) -> None:
+    plain = ArrayImages(PIXELS, LABELS, NAMES)
+    for images in (plain, CachedImages(plain, list(PIXELS))):
+        before = images.image(0).tobytes()
+        images.image(0).paste("red", (0, 0, 4, 4))
+        assert images.image(0).tobytes() == before
+
+
+def test_subsets_of_subsets_keep_names_and_labels(tmp_path: Path) -> None:
+    for images in (ArrayImages(PIXELS, LABELS, NAMES), files(tmp_path)):
+        everything = contents(images)
+        part = images.subset([4, 1, 3])
+        assert contents(part) == [everything[i] for i in (4, 1, 3)]
+        assert contents(part.subset([2, 0])) == [everything[i] for i in (3, 4)]
+        assert contents(part.subset([])) == []
+        assert part.class_names == NAMES
+
+
+def test_default_names_tell_images_apart() -> None:
+    images = ArrayImages(PIXELS, LABELS, NAMES)
+    assert [images.name(i) for i in range(3)] == ["image 0", "image 1", "image 2"]
+    assert ArrayImages(PIXELS, LABELS, NAMES, names=list("abcdef")).name(1) == "b"
+
+
+def test_cached_images_leave_pixels_behind_when_pickled(tmp_path: Path) -> None:
+    source = files(tmp_path)
+    cached = CachedImages(source, list(PIXELS))
+    assert contents(cached) == contents(source)
+    payload = pickle.dumps(cached)
+    (tmp_path / "0.png").unlink()
+    copy = pickle.loads(payload)
+    assert contents(copy.subset([1, 2])) == contents(cached.subset([1, 2]))
+    np.testing.assert_array_equal(np.asarray(cached.image(0)), PIXELS[0])
+    with pytest.raises(UnreadableImageError):
+        copy.image(0)
+
+
+def test_everything_can_be_pickled(tmp_path: Path) -> None:
+    for images in (ArrayImages(PIXELS, LABELS, NAMES), files(tmp_path)):
+        part = images.subset([1, 2])
+        assert contents(pickle.loads(pickle.dumps(part))) == contents(part)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((PIXELS.astype(float), LABELS, NAMES), "'pixels'.*float64"),
+        ((PIXELS[..., :2], LABELS, NAMES), "'pixels'.*shape"),
+        ((PIXELS[:, :0], LABELS, NAMES), "'pixels' parameter must hold pixels"),
+        ((PIXELS, LABELS[:5], NAMES), "'pixels'.*5.*Got 6"),
+        ((PIXELS, LABELS + 1, NAMES), r"'labels'.*0 … 2.*Got 3"),
+        ((PIXELS, LABELS - 1, NAMES), r"'labels'.*Got -1"),
+        ((PIXELS, LABELS * 1.0, NAMES), "'labels'.*float64"),
+        ((PIXELS, LABELS[:, np.newaxis], NAMES), "'labels'.*shape"),
+        ((PIXELS, LABELS, ()), "'class_names'"),
+        ((PIXELS, LABELS, "abc"), "'class_names'"),
+        ((PIXELS, LABELS, ("a", "b", "")), "'class_names'"),
+        ((PIXELS, LABELS, ("a", "b", "a")), "'class_names'.*'a'"),
+    ],
+)
+def test_wrong_arrays_are_refused(arguments, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        ArrayImages(*arguments)
+
+
+def test_wrong_options_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="'names'"):
+        ArrayImages(PIXELS, LABELS, NAMES, names=["a"])
+    with pytest.raises(InvalidInputError, match="'size'"):
+        ArrayImages(PIXELS, LABELS, NAMES, size=0)
+    with pytest.raises(InvalidInputError, match="'paths'"):
+        FileImages([tmp_path], LABELS, NAMES)
+    with pytest.raises(InvalidInputError, match="'names'"):
+        FileImages([tmp_path] * 6, LABELS, NAMES, names=["a"])
+    with pytest.raises(InvalidInputError, match="'pixels'"):
+        CachedImages(ArrayImages(PIXELS, LABELS, NAMES), [])
+
+
+@pytest.mark.parametrize("indices", [[6], [-1], [True, False], [[0]], [0.5]])
+def test_wrong_subsets_are_refused(indices) -> None:
+    with pytest.raises(InvalidInputError, match="'indices'"):
+        ArrayImages(PIXELS, LABELS, NAMES).subset(indices)
+
+
+def test_a_data_set_must_fit_together(tmp_path: Path) -> None:
+    images = ArrayImages(PIXELS, LABELS, NAMES)
+    data = ImageData("pets", images, images, NAMES, (SkippedImage(tmp_path, "gone"),), np.zeros((3, 3)))
+    assert data.skipped[0].reason == "gone"
+    with pytest.raises(InvalidInputError, match="'train'"):
+        ImageData("pets", ArrayImages(PIXELS, LABELS, NAMES[::-1]), images, NAMES)
+    with pytest.raises(InvalidInputError, match="'test'"):
+        ImageData("pets", images, ArrayImages(PIXELS, LABELS, NAMES[::-1]), NAMES)
+    with pytest.raises(InvalidInputError, match=r"'class_relation'.*\(3, 3\).*\(2, 2\)"):
+        ImageData("pets", images, images, NAMES, (), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.25, 0.5, 0.99])
+def test_split_is_stratified_seeded_and_complete(share: float) -> None:
+    labels = np.random.default_rng(3).permutation(np.repeat([0, 1, 2, 4], [40, 2, 1, 17]))
+    train, test = stratified_split(labels, test_share=share, seed=5)
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(len(labels)))
+    counts = np.bincount(labels[test], minlength=5)
+    assert counts[2] == 0
+    assert counts[1] == 1
+    for label, size in ((0, 40), (4, 17)):
+        assert counts[label] == min(max(round(size * share), 1), size - 1)
+    again = stratified_split(labels, test_share=share, seed=5)
+    np.testing.assert_array_equal(test, again[1])
+    if share == 0.25:
+        assert not np.array_equal(test, stratified_split(labels, test_share=share, seed=6)[1])
+
+
+def test_split_of_a_class_does_not_depend_on_the_others() -> None:
+    short = np.repeat([0, 1], [10, 20])
+    long = np.concatenate([short, np.full(9, 2)])
+    np.testing.assert_array_equal(
+        stratified_split(short, test_share=0.3, seed=1)[1],
+        [i for i in stratified_split(long, test_share=0.3, seed=1)[1] if i < 30],
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "seed", "name"),
+    [
+        (0, 0, "test_share"),
+        (1.0, 0, "test_share"),
+        (float("nan"), 0, "test_share"),
+        (0.5, -1, "seed"),
+        (0.5, 0.5, "seed"),
+    ],
+)
+def test_wrong_splits_are_refused(share, seed, name: str) -> None:
+    with pytest.raises(InvalidInputError, match=name):
+        stratified_split([0, 0], test_share=share, seed=seed)

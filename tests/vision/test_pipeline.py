@@ -1,0 +1,397 @@
+"""Whole runs on a tiny data set: what they leave, resuming, refusals, and processes that are killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qpm_vision.pipeline as pipeline
+from qpm_opt import Assignment, AssignmentProblem, InvalidInputError, verify
+from qpm_vision.checkpoint import load_checkpoint
+from qpm_vision.config import RunConfig
+from qpm_vision.data import ArrayImages, ImageData
+from qpm_vision.explain import load_explainer, plot_class
+from qpm_vision.model import QPMClassifier
+from qpm_vision.pipeline import evaluate_run, pick_device, run
+from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
+from tests.vision.tiny import CLASSES, TINY, registered, tiny_data
+
+FILES = {
+    "assignment.npz",
+    "config.json",
+    "data.json",
+    "dense.safetensors",
+    "figures",
+    "gallery.npz",
+    "history.csv",
+    "metrics.json",
+    "problem.npz",
+    "qpm.safetensors",
+    "skipped.csv",
+    "stages.json",
+    "statistics.npz",
+    "threshold.json",
+}
+
+
+def tiny_config(**changes: Any) -> RunConfig:
+    config = RunConfig("tiny", backbone=TINY, n_select=4, n_per_class=2, solve_seconds=5.0, device="cpu")
+    small = {"epochs": 2, "batch_size": 16, "augmentation": "none"}
+    config = replace(config, dense=replace(config.dense, **small), fine_tuning=replace(config.fine_tuning, **small))
+    return replace(config, **changes)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _backbone() -> Iterator[None]:
+    with registered():
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return run(tiny_config(), tmp_path_factory.mktemp("finished") / "run", data=tiny_data())
+
+
+@pytest.fixture
+def copy(finished: RunFolder, tmp_path: Path) -> RunFolder:
+    return RunFolder(shutil.copytree(finished.path, tmp_path / "copy"))
+
+
+# -- what a run leaves ---------------------------------------------------------------------------------------------
+
+
+def test_every_file_is_there_and_readable(finished: RunFolder) -> None:
+    assert {item.name for item in finished.path.iterdir() if not item.name.startswith(".")} == FILES
+    assert not list(finished.path.rglob(".writing-*"))
+    assert list(finished.stages()) == list(STAGES)
+    assert {item.name for item in finished.figures.iterdir()} == {
+        "classes.png",
+        "comparison.png",
+        "assignment.png",
+        "convergence.png",
+    }
+    for picture in finished.figures.iterdir():
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    assert RunConfig.from_dict(finished.config()) == tiny_config()
+
+
+def test_history_has_a_row_for_each_epoch(finished: RunFolder) -> None:
+    rows = finished.history()
+    assert [(row["stage"], row["epoch"]) for row in rows] == [
+        ("dense", "1"),
+        ("dense", "2"),
+        ("fine-tuning", "1"),
+        ("fine-tuning", "2"),
+    ]
+    assert all(np.isfinite(float(row["loss"])) for row in rows)
+
+
+def test_statistics_agree_with_a_second_look_at_the_features(finished: RunFolder) -> None:
+    import torch
+
+    from qpm_vision.statistics import class_similarity
+
+    arrays = finished.read_npz("statistics.npz")
+    model, preprocessing, _ = load_checkpoint(finished.path / "dense.safetensors")
+    model.eval()
+    data = tiny_data().train
+    transform = preprocessing.transform()
+    with torch.no_grad():
+        features = model(torch.stack([transform(data.image(i)) for i in range(len(data))])).features.double().numpy()
+    np.testing.assert_allclose(arrays["A"], class_similarity(features, data.labels), atol=1e-5)
+    np.testing.assert_allclose(arrays["mean"], features.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(arrays["std"], features.std(axis=0), atol=1e-5)
+    assert arrays["class_counts"].tolist() == [12] * 4
+    assert set(arrays) == {"A", "mean", "std", "b", "peak", "edge", "dead", "class_counts"}
+    np.testing.assert_array_equal(arrays["dead"], features.std(axis=0) == 0)
+
+
+def test_assignment_is_a_verified_solution_and_the_models(finished: RunFolder) -> None:
+    problem = AssignmentProblem.load(finished.path / "problem.npz")
+    result = Assignment.load(finished.path / "assignment.npz")
+    assert verify(problem, result).ok
+    assert result.class_labels == CLASSES
+    threshold = finished.read_json("threshold.json")
+    assert len(threshold["clique"]) == 4
+    model, _, _ = load_checkpoint(finished.path / "qpm.safetensors")
+    assert isinstance(model, QPMClassifier)
+    np.testing.assert_array_equal(model.weight.numpy() > 0, result.weights > 0)
+    np.testing.assert_array_equal(model.selected.numpy(), result.selected)
+
+
+def test_metrics_are_in_range_and_complete(finished: RunFolder) -> None:
+    metrics = finished.read_json("metrics.json")
+    for name in ("dense", "qpm"):
+        for key in ("accuracy_test", "accuracy_train", "class_independence", "contrastiveness"):
+            assert 0 <= metrics[name][key] <= 1
+        assert 1 / 5 <= metrics[name]["spatial_diversity"] <= 1
+        assert metrics[name]["structural_grounding"] is None
+    assert (metrics["dense"]["features"], metrics["dense"]["features_per_class"]) == (8, 8.0)
+    assert (metrics["qpm"]["features"], metrics["qpm"]["features_per_class"]) == (4, 2.0)
+    assert 0 <= metrics["qpm_before_fine_tuning"]["accuracy_test"] <= 1
+    assert set(metrics["seconds"]) == {*STAGES, "total"}
+    assert metrics["assignment"]["objective"] == pytest.approx(
+        sum(metrics["assignment"][f"objective_{part}"] for part in ("similarity", "redundancy", "bias"))
+    )
+
+
+def test_the_tiny_model_learns(tmp_path: Path) -> None:
+    config = tiny_config()
+    long = {"epochs": 25, "learning_rate": 0.05, "head_learning_rate": 0.05}
+    config = replace(config, dense=replace(config.dense, **long), fine_tuning=replace(config.fine_tuning, epochs=15))
+    metrics = run(config, tmp_path / "run", data=tiny_data(24)).read_json("metrics.json")
+    assert metrics["dense"]["accuracy_test"] > 0.9
+    assert metrics["qpm"]["accuracy_test"] > 0.7
+
+
+def test_grounding_and_skipped_images_are_noted(tmp_path: Path) -> None:
+    from qpm_vision.data import SkippedImage
+
+    relation = np.ones((4, 4)) - np.eye(4)
+    data = replace(tiny_data(), class_relation=relation, skipped=(SkippedImage(Path("a,b.png"), "cut off"),))
+    folder = run(tiny_config(), tmp_path / "run", data=data)
+    metrics = folder.read_json("metrics.json")
+    assert 0 <= metrics["qpm"]["structural_grounding"] <= 1
+    assert metrics["dense"]["structural_grounding"] is None
+    with (folder.path / "skipped.csv").open() as stream:
+        assert list(csv.reader(stream)) == [["path", "reason"], ["a,b.png", "cut off"]]
+
+
+def test_runs_repeat(finished: RunFolder, tmp_path: Path) -> None:
+    again = run(tiny_config(), tmp_path / "run", data=tiny_data())
+    assert (again.path / "assignment.npz").exists()
+    first, second = finished.read_json("metrics.json"), again.read_json("metrics.json")
+    for name in ("dense", "qpm", "qpm_before_fine_tuning"):
+        assert first[name] == second[name]
+
+
+# -- going on ------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_does_nothing_more(copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_STAGES", {})
+    before = {path: path.stat().st_mtime_ns for path in copy.path.rglob("*") if path.is_file()}
+    run(tiny_config(), copy.path, data=tiny_data())
+    after = {path: path.stat().st_mtime_ns for path in copy.path.rglob("*") if path.is_file()}
+    changed = {path.name for path, stamp in after.items() if before.get(path) != stamp}
+    assert changed <= {".lock"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupted_run_continues_behind_the_last_finished_stage(
+    copy: RunFolder, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    expected = copy.read_json("metrics.json")
+    done: list[str] = []
+    stages = dict(pipeline._STAGES)
+
+    def noting(name: str) -> Any:
+        def do(work: Any) -> None:
+            stages[name](work)
+            done.append(name)
+
+        return do
+
+    def stop(work: Any) -> None:
+        raise KeyboardInterrupt
+
+    copy.forget_from(stage)
+    monkeypatch.setattr(pipeline, "_STAGES", {**stages, stage: stop})
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_config(), copy.path, data=tiny_data())
+    assert list(copy.stages()) == list(STAGES[: STAGES.index(stage)])
+    monkeypatch.setattr(pipeline, "_STAGES", {name: noting(name) for name in STAGES})
+    run(tiny_config(device="auto", workers=0), copy.path, data=tiny_data())
+    assert done == list(STAGES[STAGES.index(stage) :])
+    metrics = copy.read_json("metrics.json")
+    assert metrics["qpm"] == expected["qpm"]
+    assert len(copy.history()) == 4
+
+
+def test_redo_repeats_a_stage_and_what_follows(copy: RunFolder) -> None:
+    (copy.path / "gallery.npz").write_bytes(b"broken")
+    stamp = (copy.path / "qpm.safetensors").stat().st_mtime_ns
+    run(tiny_config(), copy.path, data=tiny_data(), redo="explanation")
+    assert copy.read_npz("gallery.npz")
+    assert (copy.path / "qpm.safetensors").stat().st_mtime_ns == stamp
+    with pytest.raises(InvalidInputError, match="'stage'"):
+        run(tiny_config(), copy.path, data=tiny_data(), redo="dnse")
+
+
+def test_a_changed_configuration_is_refused_with_the_keys(copy: RunFolder) -> None:
+    changed = tiny_config(seed=1)
+    changed = replace(changed, fine_tuning=replace(changed.fine_tuning, epochs=9))
+    with pytest.raises(InvalidInputError, match=r"fine_tuning\.epochs: 2 → 9, seed: 0 → 1.*new folder"):
+        run(changed, copy.path, data=tiny_data())
+
+
+def test_changed_data_are_refused(copy: RunFolder) -> None:
+    copy.forget_from("explanation")
+    with pytest.raises(InvalidInputError, match=r"n_train 48 → 52.*Restore them"):
+        run(tiny_config(), copy.path, data=tiny_data(13))
+    other = tiny_data()
+    labels = other.train.labels.copy()
+    labels[[0, 20]] = labels[[20, 0]]
+    pixels = np.stack([np.asarray(other.train.image(i)) for i in range(len(labels))])
+    swapped = replace(other, train=ArrayImages(pixels, labels, CLASSES))
+    with pytest.raises(InvalidInputError, match="images or labels"):
+        run(tiny_config(), copy.path, data=swapped)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("statistics.npz", "assignment"),
+        ("assignment.npz", "evaluation"),
+        ("dense.safetensors", "statistics"),
+        ("qpm.safetensors", "explanation"),
+    ],
+)
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_damaged_files_of_a_finished_stage_are_named(copy: RunFolder, name: str, stage: str, damage: str) -> None:
+    copy.forget_from(stage)
+    path = copy.path / name
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        path.unlink()
+    with pytest.raises((RunFolderError, InvalidInputError), match=name.replace(".", r"\.")) as caught:
+        run(tiny_config(), copy.path, data=tiny_data())
+    assert "--redo" in str(caught.value)
+
+
+def test_a_killed_process_leaves_a_run_that_continues(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    code = textwrap.dedent(
+        f"""
+        from dataclasses import replace
+        from tests.vision.test_pipeline import tiny_config
+        from tests.vision.tiny import registered, tiny_data
+        from qpm_vision.pipeline import run
+        with registered():
+            config = tiny_config()
+            run(replace(config, dense=replace(config.dense, epochs=100000)), {str(folder)!r}, data=tiny_data())
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    try:
+        limit = time.monotonic() + 60
+        while not (folder / "history.csv").exists() or len(RunFolder(folder).history()) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+        process.wait()
+    place = RunFolder.open(folder)
+    assert place.stages() == {}
+    epochs = [int(row["epoch"]) for row in place.history()]
+    assert epochs == list(range(1, len(epochs) + 1))
+    config = place.config()
+    config["dense"]["epochs"] = 2
+    (folder / "config.json").write_text(json.dumps({"format": 1, **config}))
+    assert list(run(tiny_config(), folder, data=tiny_data()).stages()) == list(STAGES)
+    assert len(place.history()) == 4
+
+
+# -- refusals before hours are spent -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_select": 9}, r"'n_select'.*at most the 8 features.*Got 9"),
+        ({"n_select": 3, "n_per_class": 3}, r"'n_select'.*4 classes.*only 1 sets"),
+        ({"backbone": "tiny-for-test"}, r"tiny-for-tests"),
+        ({"device": "cudda"}, r"'device'.*Got 'cudda'"),
+    ],
+)
+def test_misfits_are_refused_before_training(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        run(tiny_config(**changes), tmp_path / "run", data=tiny_data())
+    assert not (tmp_path / "run" / "history.csv").exists()
+
+
+def test_dead_features_are_never_selected_and_too_few_live_ones_are_refused(
+    copy: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = copy.read_npz("statistics.npz")
+    dead = np.zeros(8, dtype=bool)
+    selected = Assignment.load(copy.path / "assignment.npz").selected
+    dead[selected[:1]] = True
+    arrays["A"][:, dead] = 0
+    copy.write_npz("statistics.npz", {**arrays, "dead": dead})
+    copy.forget_from("assignment")
+    run(tiny_config(), copy.path, data=tiny_data())
+    assert selected[0] not in Assignment.load(copy.path / "assignment.npz").selected
+    dead[:] = True
+    dead[:3] = False
+    copy.write_npz("statistics.npz", {**arrays, "dead": dead})
+    with pytest.raises(InvalidInputError, match=r"'n_select'.*at most the 3 features that vary.*5 of 8.*Got 4"):
+        run(tiny_config(), copy.path, data=tiny_data(), redo="assignment")
+
+
+def test_one_class_or_no_test_images(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 16, 16), dtype=np.uint8)
+    one = ArrayImages(pixels, np.zeros(4, dtype=np.int64), ("only",))
+    data = ImageData(name="one", train=one, test=one, class_names=("only",), skipped=(), class_relation=None)
+    with pytest.raises(InvalidInputError, match="at least 2 classes"):
+        run(tiny_config(), tmp_path / "one", data=data)
+
+
+def test_devices() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(InvalidInputError, match=r"'device'.*'auto'"):
+        pick_device("tpu9")
+
+
+# -- afterwards ----------------------------------------------------------------------------------------------------
+
+
+def test_pictures_from_the_folder(finished: RunFolder) -> None:
+    explainer = load_explainer(finished, data=tiny_data())
+    figure, axes = plot_class(explainer, "north")
+    assert axes.shape[0] == 3
+    assert figure.axes
+    unfinished = RunFolder.create(finished.path.parent / "begun", tiny_config().to_dict())
+    with pytest.raises(RunFolderError, match="not finished"):
+        load_explainer(unfinished, data=tiny_data())
+    with pytest.raises(InvalidInputError, match="have changed"):
+        load_explainer(finished, data=tiny_data(5))
+
+
+def test_evaluating_the_folder_again_gives_the_same(finished: RunFolder) -> None:
+    scores = evaluate_run(finished, tiny_data(), device="cpu")
+    metrics = finished.read_json("metrics.json")
+    assert scores["qpm"].to_dict() == pytest.approx(metrics["qpm"])
+    assert scores["dense"].to_dict() == pytest.approx(metrics["dense"])
+
+
+def test_evaluating_under_another_protocol_or_other_classes_is_refused(finished: RunFolder) -> None:
+    with pytest.raises(InvalidInputError, match="size"):
+        evaluate_run(finished, tiny_data(), size=32)
+    other = tiny_data()
+    names = ("north", "east", "south", "vest")
+    renamed = replace(
+        other,
+        class_names=names,
+        train=ArrayImages(np.zeros((4, 16, 16), dtype=np.uint8), np.arange(4), names),
+        test=ArrayImages(np.zeros((4, 16, 16), dtype=np.uint8), np.arange(4), names),
+    )
+    with pytest.raises(InvalidInputError, match=r"classes.*west.*vest"):
+        evaluate_run(finished, renamed)
