@@ -57,7 +57,7 @@ def distinct_sets(values: FloatArray, budgets: IntArray, locked: BoolArray | Non
         return weights
 
     ranking = _Ranking(keys, order, free, required)
-    groups = [members for members in owners.values()]
+    groups = list(owners.values())
     taken: dict[int, dict[int, ColumnSet]] = {}
     unsolved = [index for index, members in enumerate(groups) if len(members) > 1]
     holder: dict[ColumnSet, int] = {

@@ -66,8 +66,8 @@ class AssignmentProblem:
         Z_B = Σ_f b[f] s[f]
         subject to Σ_f s[f] = n_select,  Σ_f W[c,f] = n_per_class[c],  W[c,f] ≤ s[f],  no two rows of W alike
 
-    The problem is validated once, here, and cannot be changed afterwards; all arrays are read-only. NumPy arrays, pandas
-    frames (whose labels are kept), torch tensors and nested lists are taken.
+    The problem is validated once, here, and cannot be changed afterwards; all arrays are read-only. NumPy arrays,
+    pandas frames (whose labels are kept), torch tensors and nested lists are taken.
 
     A feature whose column of A is all zero and that has no penalties is **dead** (a constant feature gives just that):
     it is never selected unless it is required by name, and `dead_features` lists it.
@@ -75,8 +75,8 @@ class AssignmentProblem:
     Args:
         class_similarity: A, (n_classes, n_features). Any finite numbers.
         redundancy: r, (n_features, n_features), dense or scipy sparse, or the `Penalties` that
-            `penalties_from_similarity` returns. Symmetric, zero diagonal, not negative; each unordered pair counts once.
-            None: no penalties.
+            `penalties_from_similarity` returns. Symmetric, zero diagonal, not negative; each unordered pair counts
+            once. None: no penalties.
         feature_bias: b, (n_features,). None: zeros.
         n_select: How many features to keep.
         n_per_class: How many of them describe a class: one number, or one for each class.
@@ -227,7 +227,7 @@ class AssignmentProblem:
     # -- storage -----------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the problem to an `.npz` file (NumPy arrays and JSON text, no pickle); the file appears whole or not at all."""
+        """Write the problem to an `.npz` file (arrays and JSON text, no pickle), which appears whole or not at all."""
         upper = sp.triu(self.redundancy, k=1, format="coo")
         _storage.write_npz(
             path,
@@ -347,16 +347,16 @@ def _penalty_matrix(value: Any, n_features: int, features: tuple[Label, ...] | N
         matrix = sp.csr_array(float_array(name, value, 2))
     if matrix.shape != (n_features, n_features):
         raise InvalidInputError(
-            f"The '{name}' parameter must have shape ({n_features}, {n_features}), a row and a column for each feature. "
-            f"Got {matrix.shape}."
+            f"The '{name}' parameter must have shape ({n_features}, {n_features}), a row and a column for each "
+            f"feature. Got {matrix.shape}."
         )
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     if matrix.diagonal().any():
         feature = int(np.flatnonzero(matrix.diagonal())[0])
         raise InvalidInputError(
-            f"The '{name}' parameter must have a zero diagonal. Got {matrix.diagonal()[feature]:g} for feature {feature}; "
-            "a similarity matrix becomes penalties through penalties_from_similarity."
+            f"The '{name}' parameter must have a zero diagonal. Got {matrix.diagonal()[feature]:g} for feature "
+            f"{feature}; a similarity matrix becomes penalties through penalties_from_similarity."
         )
     if matrix.nnz and matrix.data.min() < 0:
         raise InvalidInputError(
@@ -451,8 +451,8 @@ def _refuse_infeasible(problem: AssignmentProblem) -> None:
     if clash.any():
         where = np.argwhere(clash)[0]
         raise InfeasibleProblemError(
-            f"The locks contradict each other: the pair of class {where[0]} and feature {where[1]} is both required and "
-            "forbidden. Drop one of the two."
+            f"The locks contradict each other: the pair of class {where[0]} and feature {where[1]} is both required "
+            "and forbidden. Drop one of the two."
         )
     _refuse_too_few_sets(problem)
 
@@ -475,8 +475,8 @@ def _refuse_too_few_sets(problem: AssignmentProblem) -> None:
         forbidden = problem.forbidden_mask[members[0]]
         if required.sum() > budget:
             raise InfeasibleProblemError(
-                f"The 'required_pairs' parameter gives class {members[0]} {int(required.sum())} features, more than its "
-                f"n_per_class = {budget}."
+                f"The 'required_pairs' parameter gives class {members[0]} {int(required.sum())} features, more than "
+                f"its n_per_class = {budget}."
             )
         usable = min(
             problem.n_select - int(forbidden[problem.forced_features].sum()),

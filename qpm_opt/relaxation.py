@@ -1,8 +1,8 @@
 """An upper bound without penalties and without uniqueness, by Lagrangian relaxation of the class budgets.
 
-For any thresholds t, a class gains at most k t + Σ_f max(0, A[c,f] − t) s_f from kept features s: its k best exceed t by no
-more than the positive parts. Summed over classes this is linear in s, so the best s takes the n_select features of the
-largest φ_f = b_f + Σ_c max(0, A[c,f] − t_c). Penalties only lower the objective, and uniqueness only forbids, so the
+For any thresholds t, a class gains at most k t + Σ_f max(0, A[c,f] − t) s_f from kept features s: its k best exceed t
+by no more than the positive parts. Summed over classes this is linear in s, so the best s takes the n_select features of
+the largest φ_f = b_f + Σ_c max(0, A[c,f] − t_c). Penalties only lower the objective, and uniqueness only forbids, so the
 result bounds the whole problem from above whatever t is; a subgradient method looks for a good t.
 """
 
@@ -71,7 +71,7 @@ def _thresholds(space: SearchSpace, chosen: IntArray) -> FloatArray:
     """The value of each class's last feature among the chosen ones."""
     inside = -np.sort(-space.values[:, chosen], axis=1)
     last = inside[np.arange(len(inside)), np.maximum(space.budgets, 1) - 1]
-    return np.where(last <= -space.barrier, space.values.max(axis=1), last)
+    return np.asarray(np.where(last <= -space.barrier, space.values.max(axis=1), last), dtype=np.float64)
 
 
 def _bound(space: SearchSpace, thresholds: FloatArray) -> tuple[float, FloatArray]:
@@ -81,4 +81,4 @@ def _bound(space: SearchSpace, thresholds: FloatArray) -> tuple[float, FloatArra
     chosen = np.argpartition(-ranked, space.n_select - 1)[: space.n_select]
     bound = space.constant + float(space.budgets @ thresholds) + float(worth[chosen].sum())
     slope = space.budgets - (space.values[:, chosen] > thresholds[:, None]).sum(axis=1)
-    return bound, slope.astype(np.float64)
+    return bound, np.asarray(slope, dtype=np.float64)

@@ -18,8 +18,8 @@ __all__ = ["SearchSpace"]
 class SearchSpace:
     """Arrays over the n candidate features; positions in them are called local.
 
-    A required pair is taken out: its value goes into `constant`, its place out of `budgets`. What is left of it, and every
-    forbidden pair, gets the value −`barrier`, so low that no better solution uses it.
+    A required pair is taken out: its value goes into `constant`, its place out of `budgets`. What is left of it, and
+    every forbidden pair, gets the value −`barrier`, so low that no better solution uses it.
 
     Attributes:
         problem: The problem itself.

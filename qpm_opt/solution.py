@@ -144,8 +144,8 @@ class Assignment:
     def _required(self, name: str) -> tuple[IntArray, npt.NDArray[np.uint8], Terms]:
         if self.solution is None:
             raise NoSolutionError(
-                f"There is no '{name}': {self.solver} stopped with termination '{self.termination.value}' before it held "
-                f"a solution (after {self.runtime:.1f} s). Ask 'status' first"
+                f"There is no '{name}': {self.solver} stopped with termination '{self.termination.value}' before it "
+                f"held a solution (after {self.runtime:.1f} s). Ask 'status' first"
                 + ("." if self.termination is Termination.INFEASIBLE else ", or give it more time.")
             )
         return self.solution

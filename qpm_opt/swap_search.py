@@ -1,9 +1,10 @@
 """Swap search: exchange one kept feature for another, all exchanges valued at once.
 
-Once the kept set is known each class takes its best features in it, so the objective is a function of the set alone. For a
-class with threshold t (value of its last feature) and t' (value of the next one), adding j gains max(0, A[c,j] − t). If
-one of its features i leaves while j enters, it gets max(t', A[c,j]) instead of A[c,i]; the difference to the plain gain is
-clip(A[c,j], t', t) − A[c,i]. Summed over the classes that use i, this is one sparse product for all (i, j).
+Once the kept set is known each class takes its best features in it, so the objective is a function of the set alone.
+For a class with threshold t (value of its last feature) and t' (value of the next one), adding j gains
+max(0, A[c,j] − t). If one of its features i leaves while j enters, it gets max(t', A[c,j]) instead of A[c,i]; the
+difference to the plain gain is clip(A[c,j], t', t) − A[c,i]. Summed over the classes that use i, this is one sparse
+product for all (i, j).
 
 Uniqueness is left out of the neighbourhood, which therefore overestimates; near a local optimum the most promising
 exchanges are valued exactly before one is made.
@@ -40,7 +41,7 @@ def greedy_set(space: SearchSpace, start: IntArray | None = None) -> IntArray:
     """Add the feature of the largest gain until there are enough, beginning with `start` and the forced features."""
     taken = space.forced.copy()
     if start is not None:
-        taken[start[: max(0, space.n_select - int((taken.sum() - taken[start].sum())))]] = True
+        taken[start[: max(0, space.n_select - int(taken.sum() - taken[start].sum()))]] = True
     floor = float(space.values[space.values > -space.barrier].min(initial=0.0))
     pressure = space.penalties[taken].sum(axis=0)
     while taken.sum() < space.n_select:
@@ -144,7 +145,7 @@ def tabu_search(
         barred = (barred_until[chosen] > move)[:, None] | (barred_until > move)
         # A barred move is open again where it promises a new best.
         gains[barred & (gains + relaxed <= (best.value if best else -np.inf))] = -np.inf
-        picked = _best_exchange(space, chosen, gains, relaxed, best)
+        picked = _best_exchange(space, chosen, gains, relaxed)
         if picked is None:
             break
         out, into, found = picked
@@ -160,7 +161,7 @@ def tabu_search(
 
 
 def _best_exchange(
-    space: SearchSpace, chosen: IntArray, gains: FloatArray, relaxed: float, best: Found | None
+    space: SearchSpace, chosen: IntArray, gains: FloatArray, relaxed: float
 ) -> tuple[int, int, Found | None] | None:
     """The exchange of the largest exact value among the most promising ones, None where there is no exchange."""
     flat = gains.ravel()

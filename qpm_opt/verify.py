@@ -60,8 +60,8 @@ def verify(problem: AssignmentProblem, assignment: Assignment, *, tolerance: flo
     found: list[str] = []
     if weights.shape != (problem.n_classes, len(selected)):
         found.append(
-            f"the weights must have shape ({problem.n_classes}, {len(selected)}), a row for each class and a column for "
-            f"each selected feature, got {weights.shape}"
+            f"the weights must have shape ({problem.n_classes}, {len(selected)}), a row for each class and a column "
+            f"for each selected feature, got {weights.shape}"
         )
         return Verification(tuple(found), None)
     outside = [f for f in selected if not 0 <= f < problem.n_features]

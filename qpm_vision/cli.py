@@ -13,7 +13,7 @@ import json
 import logging
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -130,8 +130,8 @@ def _explain(arguments: argparse.Namespace) -> None:
     known = figure.canvas.get_supported_filetypes()
     if target.suffix[1:].lower() not in known:
         raise InvalidInputError(
-            f"The '--out' option must end in one of {', '.join(sorted(known))}. Got {str(target)!r}; use a name that ends "
-            "in .png."
+            f"The '--out' option must end in one of {', '.join(sorted(known))}. Got {str(target)!r}; use a name that "
+            "ends in .png."
         )
     RunFolder(target.parent).write_path(target.name, lambda path: figure.savefig(path, dpi=150))
     print(target)
@@ -301,16 +301,24 @@ class _Parser(argparse.ArgumentParser):
     """Names the nearest command or option when one is mistyped."""
 
     def error(self, message: str) -> NoReturn:
-        known = [option for action in self._actions for option in action.option_strings]
-        for action in self._actions:
-            known += [str(choice) for choice in action.choices or ()]
-        words = [word.strip("'\",()") for word in message.replace("=", " ").split()]
-        for word in words:
-            close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+        known = set(_words(self))
+        for word in message.replace("=", " ").split():
+            word = word.strip("'\",()")
+            close = difflib.get_close_matches(word, known - {word}, n=1, cutoff=0.6)
             if word not in known and close:
                 message += f" (did you mean {close[0]!r}?)"
                 break
         super().error(message)
+
+
+def _words(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Options and choices of a parser and of its commands: an unknown option is refused by the outermost parser."""
+    for action in parser._actions:
+        yield from action.option_strings
+        yield from map(str, action.choices or ())
+        if isinstance(action.choices, dict):
+            for command in action.choices.values():
+                yield from _words(command)
 
 
 def _parser() -> argparse.ArgumentParser:

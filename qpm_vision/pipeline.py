@@ -472,8 +472,8 @@ def _refuse_other_classes(known: tuple[str, ...], given: tuple[str, ...]) -> Non
         "in another order"
     ]
     raise InvalidInputError(
-        f"The 'data' must have the {len(known)} classes that the model knows, in their order. Got {len(given)} classes, "
-        f"{' and '.join(parts)}; name and sort them like those of the run."
+        f"The 'data' must have the {len(known)} classes that the model knows, in their order. Got {len(given)} "
+        f"classes, {' and '.join(parts)}; name and sort them like those of the run."
     )
 
 

@@ -76,7 +76,8 @@ def load_backend(name: str) -> Backend:
     spec = BACKENDS.get(base)
     if spec is None or (colon and (not spec.variants or not variant)):
         raise InvalidInputError(
-            f"The 'solver' parameter must name a back end. Got {name!r}.{nearest(str(name), ['auto', *backend_names()])}"
+            f"The 'solver' parameter must name a back end. Got {name!r}."
+            + nearest(str(name), ["auto", *backend_names()])
         )
     missing = missing_packages(spec)
     if missing:

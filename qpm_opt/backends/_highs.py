@@ -67,7 +67,7 @@ def solve(
     seed: int,
     native_options: Mapping[str, Any] | None,
     on_solution: Callable[[FloatArray], None],
-    on_bound: Callable[[float], None],
+    on_bound: Callable[[float], Any],
 ) -> Outcome:
     """Maximise a compiled model.
 

@@ -1,6 +1,6 @@
 """Lazy uniqueness for general-purpose solvers: solve, look for classes that coincide, forbid that, solve again.
 
-For classes c that all took the set T of k features, method's group row Σ_{c∈D} Σ_{f∈T} W[c,f] ≤ k|D| − (|D| − 1) forbids
+For classes c that all took the set T of k features, the group row Σ_{c∈D} Σ_{f∈T} W[c,f] ≤ k|D| − (|D| − 1) forbids
 that for the group D. Here it is added disaggregated, with one indicator z[c] for each class of that budget::
 
     Σ_{f∈T} W[c,f] ≤ k − 1 + z[c],   Σ_c z[c] ≤ 1,   z ≥ 0
@@ -28,7 +28,7 @@ from qpm_opt.solution import Termination
 __all__ = ["Relaxation", "RoundResult", "solve_in_rounds"]
 
 TOY_PAIRS = 2_000
-"""Problems with at most this many (class, feature) pairs are solved to the end whatever `mip_gap` is: it costs nothing."""
+"""Problems of up to this many (class, feature) pairs are solved to the end whatever `mip_gap` is: it costs nothing."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """OR-Tools CP-SAT: the problem over booleans with an integer objective.
 
-Real coefficients become integers by one scale factor. Values are rounded up and penalties down, so the integer objective
-of every assignment is at least its true one times the scale: CP-SAT's bound, divided by the scale, is a bound on the
-problem itself, with the rounding already in it. The scale is as fine as 1e-9 of the largest possible objective needs, and
-coarser only where 64-bit sums would overflow.
+Real coefficients become integers by one scale factor. Values are rounded up and penalties down, so the integer
+objective of every assignment is at least its true one times the scale: CP-SAT's bound, divided by the scale, is a bound
+on the problem itself, with the rounding already in it. The scale is as fine as 1e-9 of the largest possible objective
+needs, and coarser only where 64-bit sums would overflow.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ class _Model:
             self._model.add_hint(variable, i in kept and j in kept)
 
 
-class _SeenSolutions(cp_model.CpSolverSolutionCallback):
+class _SeenSolutions(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
     """Collects the kept features of every improving solution; runs in CP-SAT's thread."""
 
     def __init__(self, keep: dict[int, Any]) -> None:

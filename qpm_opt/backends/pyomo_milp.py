@@ -1,7 +1,7 @@
 """The linearised problem as a Pyomo model, for HiGHS or any mixed-integer solver that Pyomo drives.
 
-Variables s and W are binary; y[i,j] ≥ s[i] + s[j] − 1, y ≥ 0, exists for penalised pairs only, where the objective pushes
-it down; W[c,f] ≤ s[f] needs no product. Uniqueness is added in rounds.
+Variables s and W are binary; y[i,j] ≥ s[i] + s[j] − 1, y ≥ 0, exists for penalised pairs only, where the objective
+pushes it down; W[c,f] ≤ s[f] needs no product. Uniqueness is added in rounds.
 """
 
 from __future__ import annotations
@@ -278,8 +278,8 @@ class _DrivenRelaxation:
         }
         if names.time_limit is None and math.isfinite(log.remaining()):
             raise InvalidInputError(
-                f"How to give {self._solver!r} a time limit is not known. Pass time_limit=None and its own setting through "
-                "native_options."
+                f"How to give {self._solver!r} a time limit is not known. Pass time_limit=None and its own setting "
+                "through native_options."
             )
         if self._solver == "glpk" and settings["tmlim"] is not None:
             settings["tmlim"] = max(1, math.ceil(settings["tmlim"]))  # whole seconds only

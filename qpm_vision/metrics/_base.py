@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from qpm_opt import InvalidInputError
+from qpm_vision import _torchvision  # noqa: F401  (first: torchmetrics imports torchvision)
 
-try:
-    from torchmetrics import Metric
-except (ImportError, RuntimeError) as error:
-    # torchmetrics imports torchvision, and a torchvision that was built for another torch (the default build beside a
-    # torch without CUDA) stops the import with a RuntimeError. Nothing here needs torchvision: go on without either.
-    logging.getLogger(__name__).info("torchmetrics cannot be imported (%s); accumulators go without it.", error)
-    from qpm_vision.metrics._plain import Metric
+# isort: split
+from torchmetrics import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable

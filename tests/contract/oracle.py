@@ -42,7 +42,7 @@ class SmallProblem:
 
 def optimum(problem: SmallProblem) -> float | None:
     """The largest objective over all feature sets and all distinct assignments, None where there is none."""
-    n_classes, n_features = problem.A.shape
+    n_features = problem.A.shape[1]
     sigma = 1000.0 / sum(problem.n_per_class)
     dead = {
         f
@@ -108,7 +108,7 @@ def random_problem(seed: int) -> SmallProblem:
     upper = np.triu((rng.random((n_features, n_features)) < share) * rng.random((n_features, n_features)), 1)
     penalties = (upper + upper.T) * rng.choice([1.0, 50.0])
     bias = rng.normal(size=n_features) * rng.choice([0.0, 0.3, 20.0])
-    # Most draws admit a solution: as many classes at the most as there are sets, and about one in ten is left to chance.
+    # Most draws admit a solution: at most as many classes as there are sets, and about one in ten is left to chance.
     budgets = (
         rng.integers(1, n_select + 1, size=n_classes) if rng.random() < 0.4 else np.full(n_classes, (n_select + 1) // 2)
     )

@@ -271,7 +271,7 @@ def test_help_needs_no_torch_at_run_time() -> None:
 
 
 def test_errors_are_values_too() -> None:
-    with pytest.raises(ValueError, match="'redo'|'stage'"):
+    with pytest.raises(ValueError, match=r"'redo'|'stage'"):
         RunFolder(Path("nowhere")).forget_from("x")
     assert issubclass(InvalidInputError, ValueError)
     assert json.loads(json.dumps(RunConfig("digits").to_dict()))["data"] == "digits"

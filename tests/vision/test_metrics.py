@@ -31,7 +31,6 @@ from qpm_vision.metrics import (
     spatial_diversity,
     structural_grounding,
 )
-from qpm_vision.metrics._plain import Metric as PlainMetric
 from qpm_vision.metrics.contrastiveness import _normal_overlap
 
 DATA = Path(__file__).parents[1] / "data"
@@ -208,41 +207,11 @@ class TestAccumulators:
             assert metric.compute() == pytest.approx(whole(case), abs=1e-6)
 
 
-def test_accumulators_are_torchmetrics_where_it_can_be_imported():
-    try:
-        from torchmetrics import Metric
-    except (ImportError, RuntimeError):
-        Metric = PlainMetric
+def test_accumulators_are_torchmetrics():
+    from torchmetrics import Metric
+
     for name in ("SpatialDiversity", "ClassIndependence", "Contrastiveness", "FeatureCorrelation"):
         assert issubclass(getattr(metrics, name), Metric)
-
-
-class Sum(PlainMetric):
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros(2, dtype=torch.float64), "sum")
-        self.add_state("parts", [], "cat")
-
-
-def test_stand_in_moves_its_states():
-    metric = Sum()
-    metric.total += 1
-    metric.parts.append(torch.ones(1))
-    assert metric.to("meta").total.device.type == "meta"
-    assert metric.parts[0].device.type == "meta"
-    metric.reset()
-    assert metric.device.type == metric.total.device.type == "meta"
-    assert metric.parts == []
-
-
-def test_stand_in_forgets():
-    metric = Sum()
-    metric.total += 1
-    metric.parts.append(torch.ones(1))
-    metric.to("cpu").reset()
-    assert metric.total.tolist() == [0.0, 0.0]
-    assert metric.total.dtype == torch.float64
-    assert metric.parts == []
 
 
 class TestSpatialDiversity:
@@ -258,7 +227,7 @@ class TestSpatialDiversity:
         maps = rng.random((60, 6, 200, 200), dtype=np.float32)
         logits, weights = rng.random((60, 3)), rng.random((3, 6))
         single = [spatial_diversity(m[None], row[None], weights) for m, row in zip(maps, logits, strict=True)]
-        assert spatial_diversity(maps, logits, weights) == pytest.approx(np.mean(single), abs=1e-9)
+        assert spatial_diversity(maps, logits, weights) == pytest.approx(np.mean(single), abs=1e-7)  # float32 sums
 
     def test_maps_of_zeros(self):
         assert spatial_diversity(np.zeros((1, 2, 3, 3)), [[1.0]], [[1.0, 1.0]], k=2) == pytest.approx(0.5)

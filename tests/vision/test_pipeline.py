@@ -151,7 +151,7 @@ def test_metrics_are_in_range_and_complete(finished: RunFolder) -> None:
 
 def test_the_tiny_model_learns(tmp_path: Path) -> None:
     config = tiny_config()
-    long = {"epochs": 25, "learning_rate": 0.05, "head_learning_rate": 0.05}
+    long = {"epochs": 40, "learning_rate": 0.1, "head_learning_rate": 0.1}
     config = replace(config, dense=replace(config.dense, **long), fine_tuning=replace(config.fine_tuning, epochs=15))
     metrics = run(config, tmp_path / "run", data=tiny_data(24)).read_json("metrics.json")
     assert metrics["dense"]["accuracy_test"] > 0.9

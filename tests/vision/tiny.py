@@ -32,7 +32,7 @@ def tiny_backbone() -> Backbone:
 
 
 def tiny_data(per_class: int = 12, seed: int = 0) -> ImageData:
-    """Bright blobs at one of four places on noise."""
+    """Blobs on noise; two of three channels tell the class, and the place as well."""
     return ImageData(
         name="tiny",
         train=_images(per_class, seed),
@@ -46,11 +46,12 @@ def tiny_data(per_class: int = 12, seed: int = 0) -> ImageData:
 def _images(per_class: int, seed: int) -> ArrayImages:
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(4), per_class)
-    pixels = rng.integers(0, 60, (len(labels), TINY_SIZE, TINY_SIZE), dtype=np.uint8)
+    pixels = rng.integers(0, 60, (len(labels), TINY_SIZE, TINY_SIZE, 3), dtype=np.uint8)
     corners = ((0, 5), (5, 10), (10, 5), (5, 0))
+    colours = ((0, 0, 1), (0, 1, 0), (1, 0, 0), (1, 1, 0))
     for image, label in zip(pixels, labels, strict=True):
         top, left = corners[label] + rng.integers(0, 2, 2)
-        image[top : top + 5, left : left + 5] += 180
+        image[top : top + 5, left : left + 5] += np.multiply(colours[label], 180).astype(np.uint8)
     return ArrayImages(pixels, labels, CLASSES)
 
 
