@@ -57,17 +57,26 @@ def _write_atomically(target: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 def read_npz(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     """Read all arrays of a file that `write_npz` wrote for `kind`."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-    except FileNotFoundError:
-        raise InvalidInputError(f"The file {str(path)!r} does not exist.") from None
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
-        raise InvalidInputError(f"The file {str(path)!r} is damaged or is no .npz file ({error}).") from error
+    arrays = _read_arrays(path)
     found = str(arrays.pop("kind", "nothing known"))
     if found != kind:
         raise InvalidInputError(f"The file {str(path)!r} must hold a {kind}. Got {found}.")
     return arrays
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """What a file that `write_npz` wrote describes."""
+    return str(_read_arrays(path).get("kind", "nothing known"))
+
+
+def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except FileNotFoundError:
+        raise InvalidInputError(f"The file {str(path)!r} does not exist.") from None
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+        raise InvalidInputError(f"The file {str(path)!r} is damaged or is no .npz file ({error}).") from error
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

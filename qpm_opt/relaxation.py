@@ -1,9 +1,9 @@
 """An upper bound without penalties and without uniqueness, by Lagrangian relaxation of the class budgets.
 
 For any thresholds t, a class gains at most k t + Σ_f max(0, A[c,f] − t) s_f from kept features s: its k best exceed t
-by no more than the positive parts. Summed over classes this is linear in s, so the best s takes the n_select features of
-the largest φ_f = b_f + Σ_c max(0, A[c,f] − t_c). Penalties only lower the objective, and uniqueness only forbids, so the
-result bounds the whole problem from above whatever t is; a subgradient method looks for a good t.
+by no more than the positive parts. Summed over classes this is linear in s, so the best s takes the n_select features
+of the largest φ_f = b_f + Σ_c max(0, A[c,f] − t_c). Penalties only lower the objective, and uniqueness only forbids, so
+the result bounds the whole problem from above whatever t is; a subgradient method looks for a good t.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,9 @@ class Assignment:
         class_labels: Names of the classes, or None.
         feature_labels: Names of all features, or None.
     """
+
+    KIND: ClassVar[str] = "qpm_opt.Assignment"
+    """What files of results say that they hold."""
 
     termination: Termination
     status: SolutionStatus
@@ -223,7 +226,7 @@ class Assignment:
             _storage.write_text(path, json.dumps(data) + "\n")
             return
         arrays = {name: np.array(data.pop(name)) for name in ("selected", "weights") if data[name] is not None}
-        _storage.write_npz(path, "qpm_opt.Assignment", {**arrays, "record": np.array(json.dumps(data))})
+        _storage.write_npz(path, self.KIND, {**arrays, "record": np.array(json.dumps(data))})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Assignment:
@@ -234,7 +237,7 @@ class Assignment:
         """
         if os.fspath(path).endswith(".json"):
             return cls.from_dict(_storage.read_json(path))
-        arrays = _storage.read_npz(path, "qpm_opt.Assignment")
+        arrays = _storage.read_npz(path, cls.KIND)
         record = json.loads(str(arrays.pop("record", "{}")))
         return cls.from_dict({**record, **arrays})
 

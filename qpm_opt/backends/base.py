@@ -19,7 +19,7 @@ anywhere loses nothing. The contract tests run on every registered back end.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -69,6 +69,10 @@ class Capabilities:
     interrupt: bool = True
     deterministic: bool = True
     options: Mapping[str, Option] = field(default_factory=lambda: MappingProxyType({}))
+
+    def names(self) -> list[str]:
+        """What is honoured, in words."""
+        return [item.name.replace("_", " ") for item in fields(self) if getattr(self, item.name) is True]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,293 @@
+"""The command line: qpm-opt solve, verify, backends, show.
+
+Results go to standard output, progress to standard error. Exit codes: 0 well, 1 no solution or a failed check, 2 a
+mistake that the message explains, 130 stopped by Ctrl-C (the best result so far is written).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+import pandas as pd
+
+from qpm_opt import _storage
+from qpm_opt.backends import BACKENDS, backend_names, load_backend
+from qpm_opt.errors import BackendUnavailableError, InvalidInputError, QPMError
+from qpm_opt.problem import AssignmentProblem
+from qpm_opt.redundancy import penalties_from_similarity
+from qpm_opt.solution import Assignment, Termination
+from qpm_opt.verify import verify
+
+if TYPE_CHECKING:
+    from qpm_opt.backends.search_log import Progress
+
+__all__ = ["main"]
+
+_SECONDS_BETWEEN_LINES = 2.0
+_RESULT_SUFFIXES = (".npz", ".json")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments without the name of the program; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except QPMError as error:
+        print(f"qpm-opt: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nqpm-opt: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `qpm-opt show result.npz | head`
+        sys.stderr.close()
+        return 0
+
+
+# -- commands ------------------------------------------------------------------------------------------------------
+
+
+def _solve(arguments: argparse.Namespace) -> int:
+    from qpm_opt.api import solve_assignment
+
+    target = Path(arguments.out)
+    _refuse_bad_target(target)
+    problem = _read_problem(arguments)
+    options = dict(_option(text) for text in arguments.option)
+    print(problem)
+    with _Ticker(sys.stderr) as ticker:
+        result = solve_assignment(
+            problem,
+            solver=arguments.solver,
+            time_limit=arguments.time_limit or None,
+            mip_gap=arguments.mip_gap,
+            seed=arguments.seed,
+            threads=arguments.threads,
+            start=None if arguments.start is None else Assignment.load(arguments.start),
+            progress=ticker.tell,
+            **options,
+        )
+    print(result)
+    result.save(target)
+    print(f"written to {target}")
+    if result.termination is Termination.INTERRUPTED:
+        return 130
+    return 0 if result.solution is not None else 1
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    checked = verify(AssignmentProblem.load(arguments.problem), Assignment.load(arguments.assignment))
+    print(checked)
+    return 0 if checked.ok else 1
+
+
+def _backends(arguments: argparse.Namespace) -> int:
+    del arguments
+    rows = []
+    for name in backend_names():
+        spec = BACKENDS[name.partition(":")[0]]
+        try:
+            backend = load_backend(name)
+            version, can = backend.version(), backend.CAPABILITIES
+        except BackendUnavailableError as error:
+            rows.append((name, "–", "", str(error)))
+            continue
+        rows.append((name, version, ", ".join(can.names()), spec.about))
+    widths = [max(len(row[column]) for row in [*rows, ("name", "version", "", "")]) for column in (0, 1)]
+    for name, version, able_text, about in rows:
+        print(f"{name:<{widths[0]}}  {version:<{widths[1]}}  {about}")
+        if able_text:
+            print(f"{'':<{widths[0]}}  {'':<{widths[1]}}  {able_text}")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    shown = _read_any(arguments.file)
+    print(shown)
+    if isinstance(shown, AssignmentProblem):
+        if arguments.classes or arguments.plot:
+            raise InvalidInputError(
+                f"'--classes' and '--plot' show an assignment. Got the problem {arguments.file!r}; solve it first."
+            )
+        return 0
+    if arguments.classes:
+        frame = shown.to_frame()
+        for name, row in frame.iterrows():
+            print(f"{name}: {', '.join(str(label) for label in frame.columns[row.to_numpy() > 0])}")
+    if arguments.plot:
+        figure, _ = shown.plot(arguments.kind)
+        try:
+            figure.savefig(arguments.plot, dpi=150)
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(f"Cannot write the picture {arguments.plot!r}: {error}.") from error
+        print(f"drawn to {arguments.plot}")
+    return 0
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+def _read_problem(arguments: argparse.Namespace) -> AssignmentProblem:
+    """A stored problem, or one put together from tables."""
+    path = Path(arguments.problem)
+    parts = {"redundancy": arguments.redundancy, "similarity": arguments.similarity, "bias": arguments.bias}
+    sizes = {"n_select": arguments.n_select, "n_per_class": arguments.n_per_class}
+    if path.suffix == ".npz":
+        given = [name for name, value in {**parts, **sizes}.items() if value is not None]
+        if given:
+            raise InvalidInputError(
+                f"The option '--{given[0].replace('_', '-')}' goes with a table of class similarity. "
+                f"Got the stored problem {str(path)!r}, which holds everything already; leave the option out."
+            )
+        return AssignmentProblem.load(path)
+    if arguments.redundancy is not None and arguments.similarity is not None:
+        raise InvalidInputError("Give '--redundancy' (penalties) or '--similarity' (they are made from it), not both.")
+    chosen = {name: value for name, value in sizes.items() if value is not None}
+    redundancy: Any = None if arguments.redundancy is None else _read_table(arguments.redundancy)
+    if arguments.similarity is not None:
+        n_select = {name: value for name, value in chosen.items() if name == "n_select"}
+        redundancy = penalties_from_similarity(_read_table(arguments.similarity), **n_select)
+        print(redundancy)
+    bias = None if arguments.bias is None else np.ravel(_read_table(arguments.bias))
+    return AssignmentProblem(_read_table(arguments.problem), redundancy, bias, **chosen)
+
+
+def _read_table(name: str) -> Any:
+    """An array from `.npy`, or a frame from `.csv` whose first row and column are labels."""
+    path = Path(name)
+    if path.suffix not in (".csv", ".npy"):
+        raise InvalidInputError(f"A table must be a .csv or .npy file, a problem an .npz file. Got {name!r}.")
+    try:
+        return np.load(path, allow_pickle=False) if path.suffix == ".npy" else pd.read_csv(path, index_col=0)
+    except FileNotFoundError:
+        raise InvalidInputError(f"The file {name!r} does not exist.") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise InvalidInputError(f"The file {name!r} is damaged or is no {path.suffix} file ({error}).") from error
+
+
+def _read_any(name: str) -> AssignmentProblem | Assignment:
+    if name.endswith(".json") or _storage.kind_of(name) == Assignment.KIND:
+        return Assignment.load(name)
+    return AssignmentProblem.load(name)
+
+
+def _refuse_bad_target(target: Path) -> None:
+    """Before minutes of search, not after."""
+    if target.suffix not in _RESULT_SUFFIXES:
+        raise InvalidInputError(f"The result must end in {' or '.join(_RESULT_SUFFIXES)}. Got {str(target)!r}.")
+    if not target.parent.is_dir():
+        raise InvalidInputError(f"The folder {str(target.parent)!r} for the result does not exist; make it first.")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as a Python literal where it is one."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InvalidInputError(f"The '--option' option must be NAME=VALUE. Got {text!r}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+# -- progress ------------------------------------------------------------------------------------------------------
+
+
+class _Ticker:
+    """One line that is overwritten on a terminal, a line every few seconds elsewhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty()
+        self._last = -np.inf
+
+    def tell(self, state: Progress) -> None:
+        now = time.monotonic()
+        if now - self._last < (0.1 if self._terminal else _SECONDS_BETWEEN_LINES):
+            return
+        self._last = now
+        parts = [f"{state.time:7.1f} s"]
+        parts += [] if state.objective is None else [f"objective {state.objective:.6g}"]
+        parts += [] if state.bound is None else [f"bound {state.bound:.6g}"]
+        parts += [] if state.gap is None else [f"gap {state.gap:.3%}"]
+        line = "  ".join([*parts, state.message])
+        self._stream.write(f"\r\x1b[K{line[:110]}" if self._terminal else f"{line}\n")
+        self._stream.flush()
+
+    def __enter__(self) -> _Ticker:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        if self._terminal:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+
+# -- arguments -----------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qpm-opt", description="Choose a few shared features that describe every class."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    solve = _command(commands, "solve", _solve, "solve a problem and write the result")
+    solve.add_argument("problem", metavar="PROBLEM", help="stored problem (.npz), or class similarity (.csv, .npy)")
+    solve.add_argument("out", metavar="OUT", help="result to write, .npz or .json")
+    tables = solve.add_argument_group("with a table of class similarity (classes × features)")
+    tables.add_argument("--redundancy", metavar="FILE", help="penalties of pairs of features, .csv or .npy")
+    tables.add_argument("--similarity", metavar="FILE", help="similarity of features, from which penalties are made")
+    tables.add_argument("--bias", metavar="FILE", help="bias of each feature, .csv or .npy")
+    tables.add_argument("--n-select", type=int, help="features to keep (default: 50)")
+    tables.add_argument("--n-per-class", type=int, help="features of each class (default: 5)")
+    search = solve.add_argument_group("search")
+    search.add_argument("--solver", default="auto", help="see `qpm-opt backends` (default: %(default)s)")
+    search.add_argument("--time-limit", type=float, default=300.0, help="seconds, 0: none (default: %(default)g)")
+    search.add_argument("--mip-gap", type=float, default=1e-4, help="relative gap to stop at (default: %(default)g)")
+    search.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
+    search.add_argument("--threads", type=int, help="threads (default: what the back end likes)")
+    search.add_argument("--start", metavar="FILE", help="a former result to start from")
+    search.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="setting of the back end; may be repeated"
+    )
+
+    check = _command(commands, "verify", _verify, "check a result against its problem, independently of any solver")
+    check.add_argument("problem", metavar="PROBLEM", help="stored problem (.npz)")
+    check.add_argument("assignment", metavar="RESULT", help="result, .npz or .json")
+
+    _command(commands, "backends", _backends, "list the solvers: version, what they can do, or what to install")
+
+    show = _command(commands, "show", _show, "print a stored problem or result, and draw it")
+    show.add_argument("file", metavar="FILE", help="problem or result")
+    show.add_argument("--classes", action="store_true", help="list the features of each class")
+    show.add_argument("--plot", metavar="FILE", help="picture to write, such as .png or .pdf")
+    show.add_argument("--kind", default="matrix", help="what to draw: matrix or convergence (default: %(default)s)")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], int], about: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=about[0].upper() + about[1:] + "."
+    )
+    parser.set_defaults(command=function)
+    parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
+    return parser
