@@ -30,20 +30,22 @@ def run_interruptibly(call: Callable[[], T], *, poll: Callable[[], None], cancel
             results.append(call())
         except BaseException as error:  # noqa: BLE001 - handed over to the calling thread
             failures.append(error)
+        finally:
+            done.set()
 
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
+    # An event, because Thread.join interrupted by Ctrl-C takes a running thread for a finished one (before Python 3.13).
+    done = threading.Event()
+    threading.Thread(target=work, daemon=True).start()
     wait = 0.001  # small problems are solved in milliseconds
     try:
-        while worker.is_alive():
-            worker.join(wait)
+        while not done.wait(wait):
             wait = min(_POLL_SECONDS, wait * 2)
             poll()
     except BaseException:
-        while worker.is_alive():
-            # A solver may clear the request when it starts to search, so it is repeated until it is heard.
+        # A solver may clear the request when it starts to search, so it is repeated until it is heard.
+        cancel()
+        while not done.wait(_POLL_SECONDS):
             cancel()
-            worker.join(_POLL_SECONDS)
         raise
     if failures:
         raise failures[0]

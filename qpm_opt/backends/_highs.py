@@ -68,6 +68,7 @@ def solve(
     native_options: Mapping[str, Any] | None,
     on_solution: Callable[[FloatArray], None],
     on_bound: Callable[[float], Any],
+    on_wait: Callable[[], Any],
 ) -> Outcome:
     """Maximise a compiled model.
 
@@ -81,9 +82,8 @@ def solve(
         native_options: Options of HiGHS, already checked.
         on_solution: Called in this thread with improving solutions.
         on_bound: Called in this thread with proven bounds.
+        on_wait: Called in this thread again and again.
     """
-    # The number of threads belongs to the process: without a reset a second solver with another number fails.
-    highspy.Highs.resetGlobalScheduler(True)
     solver = highspy.Highs()
     solver.silent()
     options: dict[str, Any] = {
@@ -117,8 +117,17 @@ def solve(
             bound = bounds.pop(0)
             if abs(bound) < highspy.kHighsInf:
                 on_bound(bound)
+        on_wait()
 
-    run_interruptibly(solver.run, poll=poll, cancel=solver.cancelSolve)
+    def run() -> None:
+        try:
+            solver.run()
+        finally:
+            # HiGHS' own threads belong to the thread that first ran it. Left alive they keep a second solver from
+            # another number of threads, and abort the process when it ends.
+            highspy.Highs.resetGlobalScheduler(True)
+
+    run_interruptibly(run, poll=poll, cancel=solver.cancelSolve)
     poll()
     return _outcome(solver)
 

@@ -56,7 +56,8 @@ class Capabilities:
         gap: It stops at `mip_gap`.
         progress: It reports while it searches. Without that, progress comes only between rounds.
         interrupt: Ctrl-C stops the solver itself at once. Without that, it is noticed between rounds.
-        deterministic: With one seed and number of threads, and no limit reached, results repeat to the bit.
+        deterministic: With one seed and, where there are threads, `threads=1`, and no limit reached, results repeat to
+            the bit.
         options: Settings of its own.
     """
 

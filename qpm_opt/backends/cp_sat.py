@@ -9,6 +9,7 @@ needs, and coarser only where 64-bit sums would overflow.
 from __future__ import annotations
 
 import math
+import os
 from importlib.metadata import version as package_version
 from types import MappingProxyType
 from typing import Any
@@ -36,6 +37,9 @@ CAPABILITIES = Capabilities(
     ),
 )
 
+_PORTFOLIO = 8
+"""Workers unless a number is given, also on fewer cores: with fewer than this none of them bounds by linear programs."""
+
 _PRECISION = 1e-9
 _LARGEST_SUM = 2.0**52
 """Sums of objective coefficients stay below this: CP-SAT reports its bound as a double."""
@@ -60,7 +64,10 @@ def _configured_solver(request: Request) -> cp_model.CpSolver:
     solver = cp_model.CpSolver()
     parameters = solver.parameters
     parameters.random_seed = request.seed % 2**31
-    parameters.num_workers = request.threads or 0
+    parameters.num_workers = request.threads or max(_PORTFOLIO, os.cpu_count() or 1)
+    # A single thread takes the strategies in turns, the only way in which CP-SAT is repeatable.
+    parameters.interleave_search = request.threads == 1
+    parameters.catch_sigint_signal = False  # Ctrl-C comes in the main thread, which stops the search
     for name, value in (request.options["native_options"] or {}).items():
         known = [word for word in dir(parameters) if word.islower() and not word.startswith("_")]
         if name not in known:
@@ -170,6 +177,7 @@ class _Model:
                 lowest = min(bounds)
                 bounds.clear()
                 log.tighten(self._true_bound(lowest), "CP-SAT")
+            log.report_now_and_then("CP-SAT is searching")
 
         status = run_interruptibly(lambda: solver.solve(self._model, seen), poll=poll, cancel=solver.stop_search)
         poll()

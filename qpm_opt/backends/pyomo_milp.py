@@ -7,12 +7,14 @@ pushes it down; W[c,f] ≤ s[f] needs no product. Uniqueness is added in rounds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyomo.environ as pyo
+from pyomo.common.log import LoggingIntercept
 
 from qpm_opt._validation import nearest
 from qpm_opt.backends import _highs
@@ -39,11 +41,17 @@ class _Driven:
     threads: str | None = None
     seed: str | None = None
     install: str = ""
+    always: Mapping[str, Any] = field(default_factory=dict)
 
 
 _DRIVEN: dict[str, _Driven] = {
     "cbc": _Driven(
-        "sec", "ratioGap", "threads", "randomCbcSeed", "the program cbc (Debian: apt-get install coinor-cbc)"
+        "sec",
+        "ratioGap",
+        "threads",
+        "randomCbcSeed",
+        "the program cbc (Debian: apt-get install coinor-cbc)",
+        {"timeMode": "elapsed"},  # it counts processor time otherwise
     ),
     "glpk": _Driven("tmlim", "mipgap", None, None, "the program glpsol (Debian: apt-get install glpk-utils)"),
     "gurobi": _Driven("TimeLimit", "MIPGap", "Threads", "Seed", "gurobipy and a licence (pip install gurobipy)"),
@@ -252,6 +260,7 @@ class _HighsRelaxation:
             native_options=self._request.options["native_options"],
             on_solution=on_solution,
             on_bound=lambda bound: log.tighten(bound, "HiGHS"),
+            on_wait=lambda: log.report_now_and_then("HiGHS is searching"),
         )
         if outcome.values is None:
             return RoundResult(outcome.termination, bound=outcome.bound)
@@ -283,7 +292,7 @@ class _DrivenRelaxation:
             )
         if self._solver == "glpk" and settings["tmlim"] is not None:
             settings["tmlim"] = max(1, math.ceil(settings["tmlim"]))  # whole seconds only
-        for name, value in {**settings, **(self._request.options["native_options"] or {})}.items():
+        for name, value in {**names.always, **settings, **(self._request.options["native_options"] or {})}.items():
             if name is not None and value is not None:
                 solver.options[name] = value
         warm = {"warmstart": True} if self._solver == "gurobi" and self._model.set_values(log) else {}
@@ -291,9 +300,14 @@ class _DrivenRelaxation:
             results = solver.solve(self._model.model, load_solutions=False, **warm)
         except (ValueError, RuntimeError, OSError) as error:
             raise SolverError(f"{self._solver} failed: {error}") from error
-        return self._read(results)
+        return self._read(results, mip_gap if names.gap else 0.0)
 
-    def _read(self, results: Any) -> RoundResult:
+    def _read(self, results: Any, mip_gap: float) -> RoundResult:
+        """What became of a solve.
+
+        A bound is taken from a finished one alone: the figure that Pyomo passes on from an unfinished one has the wrong
+        sign with some solvers.
+        """
         condition = results.solver.termination_condition
         conditions = pyo.TerminationCondition
         if condition in (conditions.infeasible, conditions.infeasibleOrUnbounded):
@@ -307,11 +321,13 @@ class _DrivenRelaxation:
         ):
             raise SolverError(f"{self._solver} stopped with the condition '{condition}': {results.solver.message}.")
         termination = Termination.OPTIMAL if proven else Termination.TIME_LIMIT
-        bound = results.problem.upper_bound
-        bound = float(bound) if isinstance(bound, (int, float)) and math.isfinite(bound) else None
         if len(results.solution) == 0:
-            return RoundResult(termination, bound=bound)
-        self._model.model.solutions.load_from(results)
-        if proven and bound is None and not self._request.mip_gap:
-            bound = float(pyo.value(self._model.model.objective))
+            return RoundResult(termination)
+        with LoggingIntercept(module="pyomo.core"):  # it warns of every solution that is not proven optimal
+            self._model.model.solutions.load_from(results)
+        bound = None
+        if proven:
+            # Some solvers take the gap relative to the bound, which is the larger of the two.
+            value = float(pyo.value(self._model.model.objective))
+            bound = value + (mip_gap / (1.0 - mip_gap) if mip_gap < 1.0 else math.inf) * abs(value)
         return self._model.read(lambda variable: variable.value or 0.0, termination, bound)

@@ -20,6 +20,8 @@ __all__ = ["Progress", "SearchLog"]
 
 logger = logging.getLogger(__name__)
 
+_HEARTBEAT_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -63,6 +65,7 @@ class SearchLog:
         self._started = time.perf_counter()
         self._limit = math.inf if time_limit is None else time_limit
         self._progress = progress
+        self._reported = 0.0
 
     @property
     def objective(self) -> float | None:
@@ -105,7 +108,13 @@ class SearchLog:
     def report(self, message: str) -> None:
         """Tell the progress callback how things stand."""
         if self._progress is not None:
-            self._progress(Progress(self.elapsed(), self.objective, self.bound, message))
+            self._reported = self.elapsed()
+            self._progress(Progress(self._reported, self.objective, self.bound, message))
+
+    def report_now_and_then(self, message: str) -> None:
+        """Like `report`, but silent within a second of the last one."""
+        if self.elapsed() - self._reported >= _HEARTBEAT_SECONDS:
+            self.report(message)
 
     def _record(self, message: str) -> None:
         self.trace.append(TracePoint(self.elapsed(), self.objective, self.bound))
