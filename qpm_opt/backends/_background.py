@@ -33,7 +33,7 @@ def run_interruptibly(call: Callable[[], T], *, poll: Callable[[], None], cancel
         finally:
             done.set()
 
-    # An event, because Thread.join interrupted by Ctrl-C takes a running thread for a finished one (before Python 3.13).
+    # An event, because before Python 3.13 Thread.join takes a running thread for a finished one after Ctrl-C.
     done = threading.Event()
     threading.Thread(target=work, daemon=True).start()
     wait = 0.001  # small problems are solved in milliseconds

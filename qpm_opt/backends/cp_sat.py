@@ -38,7 +38,7 @@ CAPABILITIES = Capabilities(
 )
 
 _PORTFOLIO = 8
-"""Workers unless a number is given, also on fewer cores: with fewer than this none of them bounds by linear programs."""
+"""Workers unless a number is given, also on fewer cores: a smaller portfolio has none that uses linear programs."""
 
 _PRECISION = 1e-9
 _LARGEST_SUM = 2.0**52

@@ -280,7 +280,8 @@ class _DrivenRelaxation:
         names = _DRIVEN.get(self._solver, _Driven(None))
         solver = self._factory()
         settings = {
-            names.gap: mip_gap,
+            # Some solvers take the gap relative to the bound, others relative to the objective: this much is safe.
+            names.gap: mip_gap / (1.0 + mip_gap),
             names.threads: self._request.threads,
             names.seed: self._request.seed if names.seed else None,
             names.time_limit: log.remaining() if math.isfinite(log.remaining()) else None,
@@ -300,9 +301,11 @@ class _DrivenRelaxation:
             results = solver.solve(self._model.model, load_solutions=False, **warm)
         except (ValueError, RuntimeError, OSError) as error:
             raise SolverError(f"{self._solver} failed: {error}") from error
-        return self._read(results, mip_gap if names.gap else 0.0)
+        # GLPK says the same of a search that ended at the gap as of one that ran out of time.
+        at_gap = log.remaining() > 0.0 and names.gap is not None and not self._request.options["native_options"]
+        return self._read(results, mip_gap if names.gap else 0.0, at_gap=at_gap)
 
-    def _read(self, results: Any, mip_gap: float) -> RoundResult:
+    def _read(self, results: Any, mip_gap: float, *, at_gap: bool) -> RoundResult:
         """What became of a solve.
 
         A bound is taken from a finished one alone: the figure that Pyomo passes on from an unfinished one has the wrong
@@ -312,10 +315,11 @@ class _DrivenRelaxation:
         conditions = pyo.TerminationCondition
         if condition in (conditions.infeasible, conditions.infeasibleOrUnbounded):
             return RoundResult(Termination.INFEASIBLE)
-        proven = condition == conditions.optimal
+        proven = condition == conditions.optimal or (at_gap and condition == conditions.feasible)
         if not proven and condition not in (
             conditions.maxTimeLimit,
             conditions.feasible,
+            conditions.intermediateNonInteger,
             conditions.other,
             conditions.unknown,
         ):
@@ -327,7 +331,6 @@ class _DrivenRelaxation:
             self._model.model.solutions.load_from(results)
         bound = None
         if proven:
-            # Some solvers take the gap relative to the bound, which is the larger of the two.
             value = float(pyo.value(self._model.model.objective))
-            bound = value + (mip_gap / (1.0 - mip_gap) if mip_gap < 1.0 else math.inf) * abs(value)
+            bound = value + mip_gap * abs(value)
         return self._model.read(lambda variable: variable.value or 0.0, termination, bound)

@@ -125,13 +125,13 @@ def test_gap_is_honoured(solver: str) -> None:
     can = load_backend(solver).CAPABILITIES
     if not can.gap:
         pytest.skip(f"{solver} declares that it has no gap")
-    problem = hard_problem()
+    problem = hard_problem(25, 90)
     start = solve_assignment(problem, solver="local_search") if can.warm_start else None
-    # The plain relaxation is within 40 % of a good start, and within 0.2 % after hours.
-    result = solve_assignment(problem, solver=solver, mip_gap=0.4, time_limit=60.0, start=start)
-    assert result.termination is Termination.OPTIMAL
+    # Within 60 % after a few seconds, within 0.01 % after minutes.
+    result = solve_assignment(problem, solver=solver, mip_gap=0.6, time_limit=60.0, start=start)
+    assert (result.status, result.termination) == (SolutionStatus.OPTIMAL, Termination.OPTIMAL)
     assert result.gap is not None
-    assert 0.0 < result.gap <= 0.4
+    assert 1e-4 < result.gap <= 0.6
 
 
 # -- interruption --------------------------------------------------------------------------------------------------
