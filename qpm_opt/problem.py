@@ -340,8 +340,9 @@ def _penalty_matrix(value: Any, n_features: int, features: tuple[Label, ...] | N
     if isinstance(value, Penalties):
         value = value.matrix
     if sp.issparse(value):
-        plain_array(name, value.data)
-        matrix = sp.csr_array(value, dtype=np.float64, copy=True)
+        matrix = sp.csr_array(value, copy=True)
+        plain_array(name, matrix.data)
+        matrix = matrix.astype(np.float64)
         require_finite(name, matrix.data)
     else:
         matrix = sp.csr_array(float_array(name, value, 2))
