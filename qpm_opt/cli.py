@@ -291,3 +291,7 @@ def _command(
     parser.set_defaults(command=function)
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The command line of the optimiser, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qpm_opt import Assignment, AssignmentProblem, cli
+
+A = pd.DataFrame(np.random.default_rng(0).random((5, 9)), index=[*"abcde"], columns=[f"f{i}" for i in range(9)])
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    AssignmentProblem(A, n_select=4, n_per_class=2).save(tmp_path / "problem.npz")
+    return tmp_path / "problem.npz"
+
+
+def test_solve_verify_show(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = stored.parent / "result.npz"
+    assert cli.main(["solve", str(stored), str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "5 classes, 9 features" in printed.out
+    assert "status       optimal" in printed.out
+    assert f"written to {out}" in printed.out
+    assert "pyomo" in printed.err  # progress goes there
+    assert cli.main(["verify", str(stored), str(out)]) == 0
+    assert "verified" in capsys.readouterr().out
+    assert cli.main(["show", str(out), "--classes", "--plot", str(stored.parent / "p.png")]) == 0
+    shown = capsys.readouterr().out
+    assert "\na: f" in shown
+    assert (stored.parent / "p.png").stat().st_size > 1000
+    assert cli.main(["show", str(stored)]) == 0
+    assert "AssignmentProblem" in capsys.readouterr().out
+
+
+def test_a_result_of_another_problem_fails_the_check(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = stored.parent / "result.json"
+    assert cli.main(["solve", str(stored), str(out), "--solver", "cpsat", "--threads", "1"]) == 0
+    AssignmentProblem(A[::-1].to_numpy(), n_select=4, n_per_class=2).save(stored)
+    assert cli.main(["verify", str(stored), str(out)]) == 1
+    assert "is claimed to be" in capsys.readouterr().out
+
+
+def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    A.to_csv(tmp_path / "A.csv")
+    similarity = A.corr()
+    similarity.to_csv(tmp_path / "R.csv")
+    np.save(tmp_path / "b.npy", np.linspace(0, 1, 9))
+    arguments = ["solve", str(tmp_path / "A.csv"), str(tmp_path / "r.json"), "--similarity", str(tmp_path / "R.csv")]
+    arguments += ["--bias", str(tmp_path / "b.npy"), "--n-select", "4", "--n-per-class", "2"]
+    assert cli.main(arguments) == 0
+    assert "Penalties(n_features=9" in capsys.readouterr().out
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["class_labels"] == [*"abcde"]
+    assert result["terms"]["bias"] > 0
+
+
+def test_a_start_and_options(stored: Path) -> None:
+    first, second = stored.parent / "1.npz", stored.parent / "2.npz"
+    assert cli.main(["solve", str(stored), str(first), "--solver", "local_search", "--option", "restarts=1"]) == 0
+    assert cli.main(["solve", str(stored), str(second), "--start", str(first), "--time-limit", "0"]) == 0
+    assert Assignment.load(second).trace[0].objective == pytest.approx(Assignment.load(first).objective)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.npz", "OUT.npz"], "'nowhere.npz' does not exist"),
+        (["PROBLEM", "OUT.txt"], "must end in .npz or .json"),
+        (["PROBLEM", "nowhere/OUT.npz"], "folder 'nowhere' for the result does not exist"),
+        (["PROBLEM", "OUT.npz", "--n-select", "3"], "'--n-select' goes with a table"),
+        (["PROBLEM", "OUT.npz", "--solver", "cpsta"], "Did you mean 'cpsat'"),
+        (["PROBLEM", "OUT.npz", "--option", "restarts"], "must be NAME=VALUE"),
+        (["PROBLEM", "OUT.npz", "--solver", "local_search", "--option", "restart=2"], "Did you mean 'restarts'"),
+        (["table.txt", "OUT.npz"], "must be a .csv or .npy file"),
+        (["table.csv", "OUT.npz"], "'table.csv' does not exist"),
+        (["table.csv", "OUT.npz", "--redundancy", "a.csv", "--similarity", "b.csv"], "not both"),
+        (["PROBLEM", "OUT.npz", "--time-limit", "-3"], "'time_limit'"),
+    ],
+)
+def test_mistakes(arguments: list[str], message: str, stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    filled = [{"PROBLEM": str(stored)}.get(a, a.replace("OUT", str(stored.parent / "out"), 1)) for a in arguments]
+    if "nowhere/OUT" in arguments[1]:
+        filled[1] = "nowhere/out.npz"
+    assert cli.main(["solve", *filled]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_no_solution_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    AssignmentProblem(rng.random((60, 300)), n_select=20, n_per_class=4).save(tmp_path / "p.npz")
+    out = tmp_path / "r.json"
+    assert cli.main(["solve", str(tmp_path / "p.npz"), str(out), "--solver", "pyomo", "--time-limit", "0.001"]) == 1
+    assert json.loads(out.read_text())["status"] == "none"
+
+
+def test_ctrl_c_writes_the_best(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    AssignmentProblem(rng.random((60, 300)), n_select=20, n_per_class=4).save(tmp_path / "p.npz")
+    command = [sys.executable, "-m", "qpm_opt.cli", "solve", str(tmp_path / "p.npz"), str(tmp_path / "r.npz")]
+    command += ["--solver", "local_search", "--option", "restarts=1000000", "--mip-gap", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "objective" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+    result = Assignment.load(tmp_path / "r.npz")
+    assert result.termination.value == "interrupted"
+    assert result.weights.shape == (60, 20)
+
+
+def test_backends(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["backends"]) == 0
+    table = capsys.readouterr().out
+    for word in ("cpsat", "local_search", "pyomo", "proves optimality", "deterministic"):
+        assert word in table
+
+
+def test_show_wants_a_result_for_pictures(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", str(stored), "--classes"]) == 2
+    assert "show an assignment" in capsys.readouterr().err
+    assert cli.main(["solve", str(stored), str(stored.parent / "r.npz")]) == 0
+    assert cli.main(["show", str(stored.parent / "r.npz"), "--plot", "picture.unknown"]) == 2
+    assert "Cannot write the picture" in capsys.readouterr().err
