@@ -73,6 +73,13 @@ def _coverage(family: str) -> frozenset[int]:
 @lru_cache(maxsize=256)
 def _font_with(characters: str) -> str | None:
     """An installed family with all the characters, a well-known one if possible."""
+    found = _search(characters)
+    if found is None and _learn_new_fonts():
+        found = _search(characters)
+    return found
+
+
+def _search(characters: str) -> str | None:
     from matplotlib import font_manager
 
     regular = {
@@ -80,7 +87,8 @@ def _font_with(characters: str) -> str | None:
         for entry in font_manager.fontManager.ttflist
         if entry.style == "normal" and str(entry.weight) in ("400", "normal", "regular", "book")
     }
-    ranked = sorted(regular, key=lambda name: (_rank(name), name))
+    # "Last Resort" has a glyph for everything: a box.
+    ranked = sorted((name for name in regular if not name.startswith("Last Resort")), key=lambda n: (_rank(n), n))
     for family in ranked:
         try:
             if all(ord(character) in _coverage(family) for character in characters):
@@ -88,6 +96,22 @@ def _font_with(characters: str) -> str | None:
         except (OSError, RuntimeError, ValueError):  # a damaged font file, or one that went away
             continue
     return None
+
+
+@lru_cache(maxsize=1)
+def _learn_new_fonts() -> int:
+    """Tell matplotlib of fonts that were installed after it made its list; returns how many there are."""
+    from matplotlib import font_manager
+
+    known = {entry.fname for entry in font_manager.fontManager.ttflist}
+    count = 0
+    for path in sorted(set(font_manager.findSystemFonts()) - known):
+        try:
+            font_manager.fontManager.addfont(path)
+            count += 1
+        except (OSError, RuntimeError, ValueError):
+            continue
+    return count
 
 
 def _rank(name: str) -> int:

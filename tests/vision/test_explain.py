@@ -281,3 +281,14 @@ def _text(figure: Figure) -> str:
     for ax in figure.axes:
         parts += [item.get_text() for item in ax.texts] + [ax.get_xlabel(), ax.get_title()]
     return "\n".join(parts) + "\n"
+
+
+def test_a_font_of_boxes_is_none() -> None:
+    """matplotlib brings "Last Resort" along, which draws a box for every character there is."""
+    from qpm_vision.explain.fonts import drawable, font_families
+
+    cuneiform = "\U00012345"
+    if len(font_families(cuneiform)) == 1:
+        assert drawable(f"wren {cuneiform}") == "wren"
+        assert drawable(cuneiform) == "U+12345"
+    assert not any(name.startswith("Last Resort") for name in font_families(cuneiform))
