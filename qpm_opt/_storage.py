@@ -71,7 +71,8 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 
 def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as data:
+        # Opened here: NumPy leaves a damaged file open.
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}
     except FileNotFoundError:
         raise InvalidInputError(f"The file {str(path)!r} does not exist.") from None

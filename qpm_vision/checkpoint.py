@@ -148,7 +148,7 @@ def require_preprocessing(expected: Preprocessing, given: Preprocessing) -> None
     if different:
         raise ProtocolMismatchError(
             "The 'preprocessing' parameter must be that of the model, because figures under another one mean nothing. "
-            f"Got other values, model ≠ given: {'; '.join(different)}. Use the one that load_checkpoint returns."
+            f"Got other values, model ≠ given: {'; '.join(different)}. Use the one that is kept with the model."
         )
 
 

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 DEMO_FOLDER = "qpm-demo"
-DEMO: dict[str, Any] = {"size": 64, "n_select": 20, "n_per_class": 5, "solve_seconds": 20.0}
+DEMO: dict[str, Any] = {
+    "backbone": "efficientnet-lite0-stride16",  # on images this small the coarser maps have 2 × 2 places only
+    "size": 64,
+    "n_select": 20,
+    "n_per_class": 5,
+    "solve_seconds": 20.0,
+}
 
 _PACKAGES = (
     "qpm",

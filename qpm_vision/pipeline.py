@@ -38,7 +38,7 @@ from qpm_opt import (
 from qpm_vision._data_identity import data_identity, identity_differences
 from qpm_vision._progress import Reporter, SilentReporter
 from qpm_vision.backbones import build_backbone
-from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
+from qpm_vision.checkpoint import load_checkpoint, require_preprocessing, save_checkpoint
 from qpm_vision.config import RunConfig, differences
 from qpm_vision.data import ImageData, ImageSet, load_data, make_loader
 from qpm_vision.evaluation import Scores, evaluate
@@ -129,7 +129,8 @@ def evaluate_run(
         Scores of "dense" and "qpm".
 
     Raises:
-        InvalidInputError: The classes differ from those of the run, or the models were made for another size.
+        InvalidInputError: The classes differ from those of the run.
+        ProtocolMismatchError: The models were made for another size.
         RunFolderError: The run has no finished models, or they are damaged.
     """
     folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder.open(run_folder)
@@ -444,11 +445,8 @@ _MODELS: dict[str, tuple[str, type[Any]]] = {
 def _scores(work: _Work, name: str, size: int | None = None) -> Scores:
     file, kind = _MODELS[name]
     model, preprocessing = work.load(file, kind)
-    if size is not None and size != preprocessing.size:
-        raise InvalidInputError(
-            f"The 'size' parameter must be {preprocessing.size}, the side of the images that the model was trained on. "
-            f"Got {size}; leave it out, or train a model for that size."
-        )
+    if size is not None:
+        require_preprocessing(preprocessing, dataclasses.replace(preprocessing, size=size))
     data = work.data
     return evaluate(
         model,

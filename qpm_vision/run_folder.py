@@ -290,7 +290,8 @@ class RunFolder:
             RunFolderError: The file is missing or damaged.
         """
         try:
-            with np.load(self.path / name, allow_pickle=False) as data:
+            # Opened here: NumPy leaves a damaged file open.
+            with (self.path / name).open("rb") as stream, np.load(stream, allow_pickle=False) as data:
                 return {key: data[key] for key in data.files}
         except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
             raise self._damaged(name, error) from error

@@ -97,9 +97,10 @@ class Explainer:
             return self.class_names.index(name)
         if isinstance(name, int) and 0 <= name < len(self.class_names):
             return name
-        starting = [known for known in self.class_names if known.split(" ")[0] == name]
-        if len(starting) == 1:
-            return self.class_names.index(starting[0])
+        # A part will do where it is unmistakable: the 송 of "U+C1A1_송", the 042 of "042 House Wren".
+        having = [known for known in self.class_names if name in known.replace("_", " ").split()]
+        if len(having) == 1:
+            return self.class_names.index(having[0])
         close = difflib.get_close_matches(str(name), self.class_names, n=3, cutoff=0.4) or list(self.class_names[:5])
         raise InvalidInputError(
             f"The 'class' parameter must name one of the {len(self.class_names)} classes. Got {name!r}; "

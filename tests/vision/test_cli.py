@@ -182,7 +182,8 @@ def test_demo_is_the_digits_at_64_pixels(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(cli, "_train_and_show", lambda config, out, redo: seen.append((config, out)))
     assert cli.main(["demo"]) == 0
     (config, out) = seen[0]
-    assert (config.data, config.size, config.backbone, out) == ("digits", 64, "efficientnet-lite0", "qpm-demo")
+    assert (config.data, config.size, config.backbone) == ("digits", 64, "efficientnet-lite0-stride16")
+    assert out == "qpm-demo"
     assert (config.n_select, config.n_per_class) == (20, 5)
 
 

@@ -197,7 +197,7 @@ def explainer() -> Explainer:
     transform = backbone.preprocessing.transform()
     images = data.train
     batch = torch.stack([transform(images.image(index)) for index in range(len(images))])
-    gallery = collect_gallery(model, [(batch, torch.as_tensor(images.labels))], n_classes=4)
+    gallery = collect_gallery(model, [(batch, torch.tensor(images.labels))], n_classes=4)
     return Explainer(model, images, backbone.preprocessing, gallery, NAMES)
 
 
