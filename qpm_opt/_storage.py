@@ -7,7 +7,8 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,6 +65,19 @@ def read_npz(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     return arrays
 
 
+@contextmanager
+def refusing_malformed(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
+    """Turn whatever goes wrong with the content of a readable file into one kind of error."""
+    try:
+        yield
+    except QPMError as error:
+        raise InvalidInputError(f"The file {str(path)!r} holds a malformed {kind}: {error}") from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise InvalidInputError(
+            f"The file {str(path)!r} holds a malformed {kind} ({type(error).__name__}: {error})."
+        ) from error
+
+
 def kind_of(path: str | os.PathLike[str]) -> str:
     """What a file that `write_npz` wrote describes."""
     return str(_read_arrays(path).get("kind", "nothing known"))
@@ -76,7 +90,15 @@ def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
             return {name: data[name] for name in data.files}
     except FileNotFoundError:
         raise InvalidInputError(f"The file {str(path)!r} does not exist.") from None
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        RuntimeError,  # NotImplementedError among them: an archive that claims encryption or an unknown compression
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
         raise InvalidInputError(f"The file {str(path)!r} is damaged or is no .npz file ({error}).") from error
 
 
@@ -86,7 +108,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidInputError(f"The file {str(path)!r} does not exist.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"The file {str(path)!r} is damaged or is no JSON file ({error}).") from error
     if not isinstance(data, dict):
         raise InvalidInputError(f"The file {str(path)!r} must hold a JSON object. Got a {type(data).__name__}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from qpm_opt.errors import InvalidInputError
+
+_LARGEST = 1e100
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -25,6 +27,10 @@ def plain_array(name: str, value: Any) -> npt.NDArray[Any]:
             value = value.float()
     if sp.issparse(value):
         value = value.toarray()
+    if isinstance(value, np.ma.MaskedArray) and value.mask.any():
+        raise InvalidInputError(
+            f"The '{name}' parameter must not be masked. Got {int(value.mask.sum())} masked entries; fill them first."
+        )
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
@@ -50,6 +56,7 @@ def float_array(name: str, value: Any, ndim: int) -> FloatArray:
         )
     array = np.array(array, dtype=np.float64, order="C")
     require_finite(name, array)
+    require_moderate(name, array)
     array.setflags(write=False)
     return array
 
@@ -66,20 +73,55 @@ def require_finite(name: str, array: FloatArray) -> None:
 
 
 def labels_of(value: Any, axis: str) -> tuple[str | int, ...] | None:
-    """The labels that a pandas object carries on its 'index' or 'columns', None where it has plain positions."""
+    """The labels that a pandas object carries on its 'index' or 'columns', None where they are the plain positions."""
     index = getattr(value, axis, None)
     if index is None or callable(index) or not hasattr(value, "iloc"):
         return None
-    if type(index).__name__ == "RangeIndex":
-        return None
-    return tuple(item.item() if isinstance(item, np.generic) else item for item in index)
+    labels = tuple(item.item() if isinstance(item, np.generic) else item for item in index)
+    return None if labels == tuple(range(len(labels))) else labels
+
+
+def require_same_labels(name: str, given: tuple[Any, ...] | None, expected: tuple[Any, ...] | None, owner: str) -> None:
+    """Raise where two pandas objects carry the labels of one axis in another order, or other labels.
+
+    Where `owner` has no labels, only a permutation of the positions counts as another order.
+    """
+    if given is None or given == expected:
+        return
+    if expected is None:
+        expected = tuple(range(len(given)))
+        if set(given) != set(expected):
+            return
+    raise InvalidInputError(
+        f"The '{name}' parameter must carry the labels of {owner} in the same order. "
+        f"Got {list(given[:3])}… instead of {list(expected[:3])}…; reindex it."
+    )
+
+
+def items(name: str, value: Any, what: str) -> list[Any]:
+    """The items of any iterable but a string or a mapping."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise InvalidInputError(f"The '{name}' parameter must be a list of {what}. Got {value!r}.")
+    try:
+        return list(value)
+    except TypeError:  # an array without dimensions
+        raise InvalidInputError(f"The '{name}' parameter must be a list of {what}. Got {value!r}.") from None
+
+
+def require_moderate(name: str, array: FloatArray) -> None:
+    """Raise where sums of products would leave the range of float64."""
+    largest = float(np.abs(array).max(initial=0.0))
+    if largest > _LARGEST:
+        raise InvalidInputError(
+            f"The '{name}' parameter must stay below {_LARGEST:g} in size. Got {largest:g}; scale the problem down."
+        )
 
 
 def label_tuple(name: str, value: Iterable[Any] | None, length: int) -> tuple[str | int, ...] | None:
     """Labels as a tuple of strings or ints, as many as needed and no two alike."""
     if value is None:
         return None
-    labels = tuple(item.item() if isinstance(item, np.generic) else item for item in value)
+    labels = tuple(item.item() if isinstance(item, np.generic) else item for item in items(name, value, "labels"))
     if len(labels) != length:
         raise InvalidInputError(f"The '{name}' parameter must have {length} entries. Got {len(labels)}.")
     wrong = [label for label in labels if not isinstance(label, (str, int)) or isinstance(label, bool)]
@@ -126,8 +168,11 @@ def positive_number(name: str, value: Any, *, zero_allowed: bool = False) -> flo
 
 
 def position(name: str, value: Any, length: int, labels: Sequence[str | int] | None, what: str) -> int:
-    """The index that an int (a position) or a string (a label) stands for."""
-    if isinstance(value, str):
+    """The index that a label or, where labels are not integers themselves, a position stands for."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    has_integer_labels = labels is not None and any(isinstance(label, int) for label in labels)
+    if isinstance(value, str) or (has_integer_labels and isinstance(value, int) and not isinstance(value, bool)):
         if labels is None:
             raise InvalidInputError(
                 f"The '{name}' parameter names the {what} {value!r}, but the problem has no {what} labels; "
@@ -146,10 +191,10 @@ def position(name: str, value: Any, length: int, labels: Sequence[str | int] | N
     return index
 
 
-def nearest(word: str, known: Iterable[Any]) -> str:
+def nearest(word: Any, known: Iterable[Any]) -> str:
     """A sentence that names the most similar known words, to be put behind an error message."""
     names = [str(name) for name in known]
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
     if close:
         return f" Did you mean {close[0]!r}?"
     listed = ", ".join(sorted(names)[:12]) + (", …" if len(names) > 12 else "")

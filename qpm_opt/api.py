@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qpm_opt._validation import IntArray, nearest, position, positive_number, whole_number
+from qpm_opt._validation import IntArray, items, nearest, position, positive_number, whole_number
 from qpm_opt.backends import BACKENDS, backend_names, load_backend
 from qpm_opt.backends.base import Backend, Request
 from qpm_opt.backends.search_log import Progress, SearchLog
@@ -23,6 +23,11 @@ from qpm_opt.verify import verify
 __all__ = ["pick_solver", "solve_assignment"]
 
 logger = logging.getLogger(__name__)
+
+_MOST_THREADS = 1_024
+
+_ROUNDING = 1e-8
+"""Relative difference of objectives that counts as none: CP-SAT's integers and the tolerances of solvers leave it."""
 
 _EXACT_PAIRS = 1_000
 """Up to this many (class, feature) pairs the plain model is proven optimal within seconds."""
@@ -89,6 +94,8 @@ def solve_assignment(
         class_similarity, redundancy, feature_bias, n_select=n_select, n_per_class=n_per_class, options=options
     )
     limit = None if time_limit is None else positive_number("time_limit", time_limit)
+    if progress is not None and not callable(progress):
+        raise InvalidInputError(f"The 'progress' parameter must be a function of a Progress. Got {progress!r}.")
     name = pick_solver(problem) if solver == "auto" else solver
     if solver == "auto":
         logger.info("solver='auto' picked %r for %d × %d", name, problem.n_classes, problem.n_features)
@@ -98,7 +105,7 @@ def solve_assignment(
     request = Request(
         mip_gap=positive_number("mip_gap", mip_gap, zero_allowed=True),
         seed=whole_number("seed", seed, least=0),
-        threads=None if threads is None else whole_number("threads", threads, least=1),
+        threads=None if threads is None else _checked_threads(threads),
         start=first,
         options=_checked_options(name, backend, settings),
     )
@@ -168,10 +175,21 @@ def _checked_options(name: str, backend: Backend, given: Mapping[str, Any]) -> d
         default = known[option].default
         if isinstance(default, int):
             value = whole_number(option, value, least=1)
-        elif default is None and value is not None and not isinstance(value, Mapping):
-            raise InvalidInputError(f"The '{option}' parameter must be a mapping. Got {value!r}.")
+        elif default is None and value is not None and not _is_mapping_of_names(value):
+            raise InvalidInputError(f"The '{option}' parameter must be a mapping of names to values. Got {value!r}.")
         settings[option] = value
     return settings
+
+
+def _is_mapping_of_names(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def _checked_threads(threads: Any) -> int:
+    number = whole_number("threads", threads, least=1)
+    if number > _MOST_THREADS:
+        raise InvalidInputError(f"The 'threads' parameter must be at most {_MOST_THREADS}. Got {number}.")
+    return number
 
 
 def _refuse_unsupported(name: str, backend: Backend, request: Request, *, asks_for_start: bool) -> None:
@@ -207,8 +225,12 @@ def _repaired_start(problem: AssignmentProblem, start: Assignment | Iterable[Any
             )
         if start.solution is None:
             return None
-        start = start.selected
-    given = [position("start", item, problem.n_features, problem.feature_labels, "feature") for item in start]
+        given = start.selected.tolist()
+    else:
+        given = [
+            position("start", item, problem.n_features, problem.feature_labels, "feature")
+            for item in items("start", start, "features")
+        ]
     selected = np.unique(np.array(given, dtype=np.int64))
     if not is_valid_selection(problem, selected):
         space = SearchSpace.of(problem)
@@ -217,15 +239,26 @@ def _repaired_start(problem: AssignmentProblem, start: Assignment | Iterable[Any
     return selected
 
 
+def _is_proven(log: SearchLog, mip_gap: float) -> bool:
+    """Whether the gap is small enough, up to rounding relative to the terms that make up the objective."""
+    if log.best is None or log.bound is None or log.gap is None:
+        return False
+    terms = log.best[2]
+    size = abs(terms.similarity) + abs(terms.redundancy) + abs(terms.bias)
+    return log.gap <= mip_gap * (1 + _ROUNDING) or log.bound - terms.total <= _ROUNDING * size
+
+
 def _result(
     problem: AssignmentProblem, log: SearchLog, termination: Termination, request: Request, name: str, version: str
 ) -> Assignment:
     if log.best is None:
         status = SolutionStatus.NONE
-    elif log.gap is not None and log.gap <= request.mip_gap:
+    elif _is_proven(log, request.mip_gap):
         status, termination = SolutionStatus.OPTIMAL, Termination.OPTIMAL
     else:
         status = SolutionStatus.FEASIBLE
+        if termination is Termination.OPTIMAL:  # the solver's own rounding left more than that
+            termination = Termination.SEARCH_FINISHED
     result = Assignment(
         termination=termination,
         status=status,

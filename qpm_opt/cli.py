@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -19,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from qpm_opt import _storage
+from qpm_opt.api import solve_assignment
 from qpm_opt.backends import BACKENDS, backend_names, load_backend
 from qpm_opt.errors import BackendUnavailableError, InvalidInputError, QPMError
 from qpm_opt.problem import AssignmentProblem
@@ -47,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(name)s: %(message)s")
     command: Callable[[argparse.Namespace], int] = arguments.command
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character shows a question mark
+            stream.reconfigure(errors="replace")
     try:
         return command(arguments)
     except QPMError as error:
@@ -64,8 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _solve(arguments: argparse.Namespace) -> int:
-    from qpm_opt.api import solve_assignment
-
     target = Path(arguments.out)
     _refuse_bad_target(target)
     problem = _read_problem(arguments)
@@ -83,8 +88,8 @@ def _solve(arguments: argparse.Namespace) -> int:
             progress=ticker.tell,
             **options,
         )
+    result.save(target)  # before anything is printed, which may fail
     print(result)
-    result.save(target)
     print(f"written to {target}")
     if result.termination is Termination.INTERRUPTED:
         return 130
@@ -92,7 +97,11 @@ def _solve(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    checked = verify(AssignmentProblem.load(arguments.problem), Assignment.load(arguments.assignment))
+    problem, assignment = AssignmentProblem.load(arguments.problem), Assignment.load(arguments.assignment)
+    if assignment.solution is None:
+        print(f"there is nothing to verify: no solution, termination '{assignment.termination.value}'")
+        return 1
+    checked = verify(problem, assignment)
     print(checked)
     return 0 if checked.ok else 1
 
@@ -126,6 +135,9 @@ def _show(arguments: argparse.Namespace) -> int:
                 f"'--classes' and '--plot' show an assignment. Got the problem {arguments.file!r}; solve it first."
             )
         return 0
+    if shown.solution is None and (arguments.classes or arguments.plot):
+        print("there is no solution to show")
+        return 1
     if arguments.classes:
         frame = shown.to_frame()
         for name, row in frame.iterrows():
@@ -164,7 +176,7 @@ def _read_problem(arguments: argparse.Namespace) -> AssignmentProblem:
         n_select = {name: value for name, value in chosen.items() if name == "n_select"}
         redundancy = penalties_from_similarity(_read_table(arguments.similarity), **n_select)
         print(redundancy)
-    bias = None if arguments.bias is None else np.ravel(_read_table(arguments.bias))
+    bias = None if arguments.bias is None else _one_column(arguments.bias, _read_table(arguments.bias))
     return AssignmentProblem(_read_table(arguments.problem), redundancy, bias, **chosen)
 
 
@@ -174,11 +186,27 @@ def _read_table(name: str) -> Any:
     if path.suffix not in (".csv", ".npy"):
         raise InvalidInputError(f"A table must be a .csv or .npy file, a problem an .npz file. Got {name!r}.")
     try:
-        return np.load(path, allow_pickle=False) if path.suffix == ".npy" else pd.read_csv(path, index_col=0)
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        frame = pd.read_csv(path, index_col=0)
+        if all(str(name).isdecimal() for name in frame.columns):  # numbers, as they are in the first column
+            frame.columns = pd.Index([int(name) for name in frame.columns])
+        return frame
     except FileNotFoundError:
         raise InvalidInputError(f"The file {name!r} does not exist.") from None
     except (OSError, ValueError, EOFError) as error:
         raise InvalidInputError(f"The file {name!r} is damaged or is no {path.suffix} file ({error}).") from error
+
+
+def _one_column(name: str, table: Any) -> Any:
+    """A bias, with its labels where it has some."""
+    if isinstance(table, pd.DataFrame):
+        if table.shape[1] != 1:
+            raise InvalidInputError(
+                f"The file {name!r} must hold labels and one column of numbers. Got {table.shape[1]} columns."
+            )
+        return table.iloc[:, 0]
+    return np.squeeze(table)
 
 
 def _read_any(name: str) -> AssignmentProblem | Assignment:
@@ -193,6 +221,8 @@ def _refuse_bad_target(target: Path) -> None:
         raise InvalidInputError(f"The result must end in {' or '.join(_RESULT_SUFFIXES)}. Got {str(target)!r}.")
     if not target.parent.is_dir():
         raise InvalidInputError(f"The folder {str(target.parent)!r} for the result does not exist; make it first.")
+    if target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise InvalidInputError(f"The result {str(target)!r} cannot be written there; choose another place.")
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -200,9 +230,14 @@ def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise InvalidInputError(f"The '--option' option must be NAME=VALUE. Got {text!r}.")
+    if name in signature(solve_assignment).parameters:
+        raise InvalidInputError(
+            f"The '--option' option takes settings of one back end. Got {name!r}, which has an option of its own, or "
+            "none on the command line."
+        )
     try:
         return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return name, value
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,11 +20,14 @@ from qpm_opt._validation import (
     FloatArray,
     IntArray,
     float_array,
+    items,
     label_tuple,
     labels_of,
     plain_array,
     position,
     require_finite,
+    require_moderate,
+    require_same_labels,
     whole_number,
 )
 from qpm_opt.errors import InfeasibleProblemError, InvalidInputError
@@ -33,6 +36,8 @@ from qpm_opt.redundancy import Penalties
 __all__ = ["AssignmentProblem", "Terms"]
 
 Label = str | int
+
+_KIND = "qpm_opt.AssignmentProblem"
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class AssignmentProblem:
         feature_bias: b, (n_features,). None: zeros.
         n_select: How many features to keep.
         n_per_class: How many of them describe a class: one number, or one for each class.
-        required_features: Features (positions, or labels as strings) that must be kept.
+        required_features: Features that must be kept, by label, or by position where labels are no integers.
         excluded_features: Features that must not be kept.
         required_pairs: (class, feature) pairs with W = 1.
         forbidden_pairs: (class, feature) pairs with W = 0.
@@ -144,7 +149,7 @@ class AssignmentProblem:
             "redundancy": _penalty_matrix(redundancy, n_features, features),
             "feature_bias": _bias(feature_bias, n_features, features),
             "n_select": whole_number("n_select", n_select, least=1),
-            "n_per_class": _budgets(n_per_class, n_classes),
+            "n_per_class": _budgets(n_per_class, n_classes, classes),
             "class_labels": classes,
             "feature_labels": features,
         }
@@ -231,7 +236,7 @@ class AssignmentProblem:
         upper = sp.triu(self.redundancy, k=1, format="coo")
         _storage.write_npz(
             path,
-            "qpm_opt.AssignmentProblem",
+            _KIND,
             {
                 "class_similarity": self.class_similarity,
                 "redundancy_row": upper.row.astype(np.int64),
@@ -255,25 +260,28 @@ class AssignmentProblem:
         Raises:
             InvalidInputError: The file is missing, damaged or holds something else.
         """
-        data = _storage.read_npz(path, "qpm_opt.AssignmentProblem")
-        n_features = data["class_similarity"].shape[1]
-        upper = sp.coo_array(
-            (data["redundancy_value"], (data["redundancy_row"], data["redundancy_column"])), (n_features, n_features)
-        )
-        labels = json.loads(str(data["labels"]))
-        return cls(
-            data["class_similarity"],
-            upper + upper.T,
-            data["feature_bias"],
-            n_select=int(data["n_select"]),
-            n_per_class=data["n_per_class"],
-            required_features=data["required_features"],
-            excluded_features=data["excluded_features"],
-            required_pairs=data["required_pairs"],
-            forbidden_pairs=data["forbidden_pairs"],
-            class_labels=labels["classes"],
-            feature_labels=labels["features"],
-        )
+        data = _storage.read_npz(path, _KIND)
+        with _storage.refusing_malformed(path, _KIND):
+            n_features = data["class_similarity"].shape[1]
+            upper = sp.coo_array(
+                (data["redundancy_value"], (data["redundancy_row"], data["redundancy_column"])),
+                (n_features, n_features),
+            )
+            labels = json.loads(str(data["labels"]))
+            classes, features = labels["classes"], labels["features"]
+            return cls(
+                data["class_similarity"],
+                upper + upper.T,
+                data["feature_bias"],
+                n_select=data["n_select"].item(),
+                n_per_class=data["n_per_class"],
+                required_features=_named(data["required_features"], features),
+                excluded_features=_named(data["excluded_features"], features),
+                required_pairs=[(_name(c, classes), _name(f, features)) for c, f in data["required_pairs"].tolist()],
+                forbidden_pairs=[(_name(c, classes), _name(f, features)) for c, f in data["forbidden_pairs"].tolist()],
+                class_labels=classes,
+                feature_labels=features,
+            )
 
     def __repr__(self) -> str:
         budgets = np.unique(self.n_per_class)
@@ -304,19 +312,20 @@ def _frozen(array: npt.NDArray[Any]) -> IntArray:
     return array
 
 
+def _name(position_: int, labels: list[Label] | None) -> Label:
+    """How to name what stands at a position: by its label where there are labels, which may be integers themselves."""
+    return position_ if labels is None else labels[position_]
+
+
+def _named(positions: IntArray, labels: list[Label] | None) -> list[Label]:
+    return [_name(position_, labels) for position_ in positions.tolist()]
+
+
 def _pair_mask(pairs: IntArray, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     mask = np.zeros(shape, dtype=bool)
     mask[pairs[:, 0], pairs[:, 1]] = True
     mask.setflags(write=False)
     return mask
-
-
-def _same_labels(name: str, given: tuple[Label, ...] | None, features: tuple[Label, ...] | None) -> None:
-    if given is not None and features is not None and given != features:
-        raise InvalidInputError(
-            f"The '{name}' parameter must carry the same feature labels in the same order as 'class_similarity'. "
-            f"Got {list(given[:3])}… instead of {list(features[:3])}…; reindex it."
-        )
 
 
 def _bias(value: Any, n_features: int, features: tuple[Label, ...] | None) -> FloatArray:
@@ -327,7 +336,7 @@ def _bias(value: Any, n_features: int, features: tuple[Label, ...] | None) -> Fl
         raise InvalidInputError(
             f"The 'feature_bias' parameter must have one entry for each of the {n_features} features. Got {len(bias)}."
         )
-    _same_labels("feature_bias", labels_of(value, "index"), features)
+    require_same_labels("feature_bias", labels_of(value, "index"), features, "the features of 'class_similarity'")
     return bias
 
 
@@ -336,7 +345,9 @@ def _penalty_matrix(value: Any, n_features: int, features: tuple[Label, ...] | N
     name = "redundancy"
     if value is None:
         return sp.csr_array((n_features, n_features), dtype=np.float64)
-    _same_labels(name, labels_of(value, "index"), features)
+    given = [value.labels] if isinstance(value, Penalties) else [labels_of(value, "index"), labels_of(value, "columns")]
+    for labels in given:
+        require_same_labels(name, labels, features, "the features of 'class_similarity'")
     if isinstance(value, Penalties):
         value = value.matrix
     if sp.issparse(value):
@@ -344,6 +355,7 @@ def _penalty_matrix(value: Any, n_features: int, features: tuple[Label, ...] | N
         plain_array(name, matrix.data)
         matrix = matrix.astype(np.float64)
         require_finite(name, matrix.data)
+        require_moderate(name, matrix.data)
     else:
         matrix = sp.csr_array(float_array(name, value, 2))
     if matrix.shape != (n_features, n_features):
@@ -374,27 +386,29 @@ def _penalty_matrix(value: Any, n_features: int, features: tuple[Label, ...] | N
         )
     symmetric = sp.csr_array((matrix + matrix.T) * 0.5)
     symmetric.sort_indices()
-    symmetric.data.setflags(write=False)
+    for array in (symmetric.data, symmetric.indices, symmetric.indptr):
+        array.setflags(write=False)
     return symmetric
 
 
-def _budgets(value: Any, n_classes: int) -> IntArray:
+def _budgets(value: Any, n_classes: int, classes: tuple[Label, ...] | None) -> IntArray:
     name = "n_per_class"
-    if np.ndim(value) == 0:
+    if isinstance(value, str) or not hasattr(value, "__len__") or getattr(value, "ndim", 1) == 0:
         return _frozen(np.full(n_classes, whole_number(name, value, least=1)))
-    if np.ndim(value) != 1 or len(value) != n_classes:
+    if len(value) != n_classes:
         raise InvalidInputError(
             f"The '{name}' parameter must be one number or one for each of the {n_classes} classes. "
-            f"Got shape {np.shape(value)}."
+            f"Got {len(value)} of them."
         )
-    return _frozen(np.array([whole_number(name, item, least=1) for item in np.asarray(value)]))
+    require_same_labels(name, labels_of(value, "index"), classes, "the classes of 'class_similarity'")
+    return _frozen(np.array([whole_number(name, item, least=1) for item in items(name, value, "whole numbers")]))
 
 
 def _feature_set(name: str, value: Any, n_features: int, features: tuple[Label, ...] | None) -> IntArray:
-    if isinstance(value, (str, int)):
+    if isinstance(value, (str, int, np.integer)):
         value = [value]
-    items = [position(name, item, n_features, features, "feature") for item in value]
-    return _frozen(np.unique(np.array(items, dtype=np.int64)))
+    listed = [position(name, item, n_features, features, "feature") for item in items(name, value, "features")]
+    return _frozen(np.unique(np.array(listed, dtype=np.int64)))
 
 
 def _pair_set(
@@ -405,8 +419,8 @@ def _pair_set(
     features: tuple[Label, ...] | None,
 ) -> IntArray:
     pairs = set()
-    for item in value:
-        if isinstance(item, str) or np.ndim(item) != 1 or len(item) != 2:
+    for item in items(name, value, "(class, feature) pairs"):
+        if isinstance(item, str) or not isinstance(item, Sequence | np.ndarray) or len(item) != 2:
             raise InvalidInputError(f"The '{name}' parameter must hold (class, feature) pairs. Got {item!r}.")
         pairs.add(
             (

@@ -9,7 +9,7 @@ graph is small.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,7 +17,14 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.sparse import csr_array
 
 from qpm_opt._clique import find_dispersed_set
-from qpm_opt._validation import float_array, nearest, positive_number, whole_number
+from qpm_opt._validation import (
+    float_array,
+    labels_of,
+    nearest,
+    positive_number,
+    require_same_labels,
+    whole_number,
+)
 from qpm_opt.errors import InvalidInputError
 
 __all__ = ["Penalties", "ThresholdResult", "penalties_from_similarity", "redundancy_threshold", "turan_threshold"]
@@ -48,6 +55,7 @@ class Penalties:
             and then counts here though `matrix` has no entry for it.
         share: `n_penalised` as a share of all unordered pairs, in [0, 1].
         proven: Whether it is proven that no lower threshold leaves `n_select` features free of penalties.
+        labels: Names of the features where `similarity` was a frame that has them, else None.
     """
 
     matrix: csr_array
@@ -56,6 +64,7 @@ class Penalties:
     n_penalised: int
     share: float
     proven: bool = False
+    labels: tuple[str | int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -154,7 +163,8 @@ def penalties_from_similarity(
         epsilon = _turan(values, n_select)
     else:
         epsilon = _checked_threshold(threshold)
-    return _penalise(_clipped(values), epsilon, clique, proven)
+    found = _penalise(_clipped(values), epsilon, clique, proven)
+    return replace(found, labels=labels_of(similarity, "index"))
 
 
 def redundancy_threshold(similarity: ArrayLike, n_select: int = 50, *, seed: int = 0) -> ThresholdResult:
@@ -165,8 +175,8 @@ def redundancy_threshold(similarity: ArrayLike, n_select: int = 50, *, seed: int
     similar); elsewhere the threshold is the best of a search of fixed effort, some 2 to 3 s on one core at 2,048
     features.
 
-    A feature is taken to be dead if its row is exactly 0 off the diagonal: one that varies has exactly no correlation
-    with another practically never. Dead features cannot be selected and are never in the clique.
+    A feature whose row is all 0, its similarity to itself included, is dead: it cannot be selected and is never in the
+    clique. Where the whole diagonal is 0 it says nothing, and a row of zeros is taken for that of a dead feature.
 
     Args:
         similarity: R, as for `penalties_from_similarity`.
@@ -220,7 +230,7 @@ def _search(values: FloatArray, n_select: object, seed: object) -> ThresholdResu
     if k > len(live):
         raise InvalidInputError(
             f"The 'n_select' parameter asks for {k} features, but {n - len(live)} of the {n} in 'similarity' are dead "
-            f"(their rows are 0 off the diagonal), which leaves {len(live)}. Lower n_select to at most {len(live)}, "
+            f"(their rows are 0), which leaves {len(live)}. Lower n_select to at most {len(live)}, "
             "or pass a number as 'threshold'."
         )
     found = find_dispersed_set(_clipped(values[np.ix_(live, live)]), k, seed=whole_number("seed", seed, least=0))
@@ -269,12 +279,10 @@ def _clipped(values: FloatArray) -> FloatArray:
 
 
 def _live_features(values: FloatArray) -> IntArray:
-    """Return the features whose rows are not all 0 off the diagonal; a lone feature has nothing to be judged by."""
-    n = len(values)
-    if n == 1:
+    """Return the features whose rows are not all 0; a lone feature has nothing to be judged by."""
+    if len(values) == 1:
         return np.zeros(1, dtype=np.int64)
-    entries = np.count_nonzero(values, axis=1) - (np.diagonal(values) != 0)
-    return np.flatnonzero(entries > 0).astype(np.int64)
+    return np.flatnonzero(values.any(axis=1)).astype(np.int64)
 
 
 def _checked_similarity(similarity: ArrayLike) -> FloatArray:
@@ -288,6 +296,7 @@ def _checked_similarity(similarity: ArrayLike) -> FloatArray:
     difference = float(np.abs(values - values.T).max())
     if difference > SYMMETRY_TOLERANCE * float(np.abs(values).max()):
         _raise_asymmetric(values, difference)
+    require_same_labels("similarity", labels_of(similarity, "columns"), labels_of(similarity, "index"), "its rows")
     return np.maximum(values, values.T)
 
 

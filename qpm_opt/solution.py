@@ -31,13 +31,15 @@ class Termination(Enum):
     """Why a search stopped; says nothing about what it holds."""
 
     OPTIMAL = "optimal"
-    """The gap fell to `mip_gap` or below."""
+    """The gap fell to `mip_gap` or below, or to what rounding cannot tell from 0."""
     TIME_LIMIT = "time limit"
     """`time_limit` ran out."""
+    SOLVER_LIMIT = "solver limit"
+    """The solver behind the back end stopped at a limit of its own, such as one set through `native_options`."""
     INTERRUPTED = "interrupted"
     """Ctrl-C, or a KeyboardInterrupt out of the progress callback."""
     SEARCH_FINISHED = "search finished"
-    """A heuristic did all it was asked to do, without a proof."""
+    """All that was asked for is done, without a proof."""
     INFEASIBLE = "infeasible"
     """There is no assignment that meets the constraints, proven."""
 
@@ -144,6 +146,17 @@ class Assignment:
         labels = self.feature_labels
         return tuple(int(index) if labels is None else labels[index] for index in self.selected)
 
+    def _require_fitting_labels(self) -> None:
+        if self.feature_labels is not None:
+            _require(
+                len(self.feature_labels) == self.n_features, "there are more or fewer feature labels than features"
+            )
+        if self.solution is not None:
+            selected, weights, _ = self.solution
+            _require(bool(((selected >= 0) & (selected < self.n_features)).all()), "a selected feature does not exist")
+            if self.class_labels is not None:
+                _require(len(self.class_labels) == len(weights), "there are more or fewer class labels than classes")
+
     def _required(self, name: str) -> tuple[IntArray, npt.NDArray[np.uint8], Terms]:
         if self.solution is None:
             raise NoSolutionError(
@@ -197,27 +210,30 @@ class Assignment:
         try:
             solution = None
             if data["selected"] is not None:
-                solution = (
-                    np.array(data["selected"], dtype=np.int64),
-                    np.array(data["weights"], dtype=np.uint8),
-                    Terms(**data["terms"]),
-                )
-            return cls(
+                selected, weights = np.array(data["selected"]), np.array(data["weights"])
+                terms = Terms(**{name: float(value) for name, value in data["terms"].items()})
+                _require(selected.ndim == 1 and selected.dtype.kind in "iu", "'selected' is no list of positions")
+                _require(weights.ndim == 2 and weights.shape[1] == len(selected), "'weights' has another shape")
+                _require(bool(np.isin(weights, (0, 1)).all()), "'weights' holds other values than 0 and 1")
+                solution = frozen_solution(selected, weights, terms)
+            found = cls(
                 termination=Termination(data["termination"]),
                 status=SolutionStatus(data["status"]),
                 solution=solution,
-                bound=data["bound"],
-                runtime=data["runtime"],
-                solver=data["solver"],
-                solver_version=data["solver_version"],
-                seed=data["seed"],
+                bound=None if data["bound"] is None else float(data["bound"]),
+                runtime=float(data["runtime"]),
+                solver=str(data["solver"]),
+                solver_version=str(data["solver_version"]),
+                seed=int(data["seed"]),
                 trace=tuple(TracePoint(**point) for point in data["trace"]),
-                n_features=data["n_features"],
+                n_features=int(data["n_features"]),
                 class_labels=_tuple(data["class_labels"]),
                 feature_labels=_tuple(data["feature_labels"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+            found._require_fitting_labels()
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(f"This is no stored assignment ({type(error).__name__}: {error}).") from error
+        return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `.npz` (arrays, and JSON text for the rest) or `.json`; the file appears whole or not at all."""
@@ -238,8 +254,8 @@ class Assignment:
         if os.fspath(path).endswith(".json"):
             return cls.from_dict(_storage.read_json(path))
         arrays = _storage.read_npz(path, cls.KIND)
-        record = json.loads(str(arrays.pop("record", "{}")))
-        return cls.from_dict({**record, **arrays})
+        with _storage.refusing_malformed(path, cls.KIND):
+            return cls.from_dict({**json.loads(str(arrays.pop("record"))), **arrays})
 
     # -- pictures and text -------------------------------------------------------------------------------------------
 
@@ -292,6 +308,21 @@ class Assignment:
             shown = ", ".join(str(label) for label in self.selected_labels[:12])
             rows.append(("features", shown + (", …" if weights.shape[1] > 12 else "")))
         return rows
+
+
+def frozen_solution(
+    selected: npt.NDArray[Any], weights: npt.NDArray[Any], terms: Terms
+) -> tuple[IntArray, npt.NDArray[np.uint8], Terms]:
+    """Read-only copies of the arrays of a solution, in their proper types."""
+    kept, assigned = np.array(selected, dtype=np.int64), np.array(weights, dtype=np.uint8, order="C")
+    kept.setflags(write=False)
+    assigned.setflags(write=False)
+    return kept, assigned, terms
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
 
 
 def _tuple(value: Sequence[Label] | None) -> tuple[Label, ...] | None:

@@ -145,7 +145,7 @@ def tabu_search(
         barred = (barred_until[chosen] > move)[:, None] | (barred_until > move)
         # A barred move is open again where it promises a new best.
         gains[barred & (gains + relaxed <= (best.value if best else -np.inf))] = -np.inf
-        picked = _best_exchange(space, chosen, gains, relaxed)
+        picked = _best_exchange(space, chosen, gains, relaxed, keep_going)
         if picked is None:
             break
         out, into, found = picked
@@ -161,7 +161,7 @@ def tabu_search(
 
 
 def _best_exchange(
-    space: SearchSpace, chosen: IntArray, gains: FloatArray, relaxed: float
+    space: SearchSpace, chosen: IntArray, gains: FloatArray, relaxed: float, keep_going: Callable[[], bool]
 ) -> tuple[int, int, Found | None] | None:
     """The exchange of the largest exact value among the most promising ones, None where there is no exchange."""
     flat = gains.ravel()
@@ -171,7 +171,9 @@ def _best_exchange(
     picked: tuple[int, int, Found | None] | None = None
     value = -np.inf
     for position in promising.tolist():
-        if not np.isfinite(flat[position]) or (picked is not None and relaxed + flat[position] <= value):
+        if not np.isfinite(flat[position]) or (
+            picked is not None and (relaxed + flat[position] <= value or not keep_going())
+        ):
             break
         out, into = divmod(position, gains.shape[1])
         found = _valued(space, _exchanged(chosen, out, into))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from qpm_opt.problem import AssignmentProblem
-from qpm_opt.solution import Assignment
+from qpm_opt.solution import Assignment, SolutionStatus
 
 __all__ = ["Verification", "verify"]
 
@@ -69,6 +69,7 @@ def verify(problem: AssignmentProblem, assignment: Assignment, *, tolerance: flo
         found.append(f"the selected features {outside} do not exist: there are {problem.n_features}")
         return Verification(tuple(found), None)
 
+    found += _check_names(problem, assignment)
     found += _check_selection(problem, selected)
     found += _check_weights(problem, selected, weights)
     similarity, redundancy, bias = _objective(problem, selected, weights)
@@ -85,7 +86,20 @@ def verify(problem: AssignmentProblem, assignment: Assignment, *, tolerance: flo
             found.append(f"{name} is claimed to be {claimed:.9g}, but is {true:.9g}")
     if assignment.bound is not None and not assignment.bound >= total - room:
         found.append(f"the bound {assignment.bound:.9g} lies below the objective {total:.9g}")
+    if assignment.status is SolutionStatus.OPTIMAL and assignment.bound is None:
+        found.append("the status is optimal, but there is no bound that would prove it")
     return Verification(tuple(found), total)
+
+
+def _check_names(problem: AssignmentProblem, assignment: Assignment) -> list[str]:
+    found = []
+    if assignment.n_features != problem.n_features:
+        found.append(f"it was chosen from {assignment.n_features} features, but the problem has {problem.n_features}")
+    for what in ("class", "feature"):
+        given, true = (getattr(one, f"{what}_labels") for one in (assignment, problem))
+        if given is not None and given != true:
+            found.append(f"the {what} labels are not those of the problem")
+    return found
 
 
 def _check_selection(problem: AssignmentProblem, selected: list[int]) -> list[str]:

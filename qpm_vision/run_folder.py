@@ -293,7 +293,7 @@ class RunFolder:
             # Opened here: NumPy leaves a damaged file open.
             with (self.path / name).open("rb") as stream, np.load(stream, allow_pickle=False) as data:
                 return {key: data[key] for key in data.files}
-        except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+        except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
             raise self._damaged(name, error) from error
 
     def _damaged(self, name: str, error: Exception) -> RunFolderError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -43,9 +44,11 @@ def run_interruptibly(call: Callable[[], T], *, poll: Callable[[], None], cancel
             poll()
     except BaseException:
         # A solver may clear the request when it starts to search, so it is repeated until it is heard.
-        cancel()
-        while not done.wait(_POLL_SECONDS):
-            cancel()
+        # A second Ctrl-C changes nothing: a solver that runs on while the process ends would abort it.
+        while not done.is_set():
+            with contextlib.suppress(KeyboardInterrupt):
+                cancel()
+                done.wait(_POLL_SECONDS)
         raise
     if failures:
         raise failures[0]

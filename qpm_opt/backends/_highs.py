@@ -45,7 +45,11 @@ def check_options(options: Mapping[str, Any] | None) -> None:
     solver = highspy.Highs()
     solver.silent()
     for name, value in (options or {}).items():
-        if solver.setOptionValue(name, value) != highspy.HighsStatus.kOk:
+        try:
+            taken = solver.setOptionValue(name, value) == highspy.HighsStatus.kOk
+        except TypeError:
+            taken = False
+        if not taken:
             status, kind = solver.getOptionType(name)
             if status != highspy.HighsStatus.kOk:
                 raise InvalidInputError(f"HiGHS has no option {name!r}; its options are listed at highs.dev.")
@@ -166,6 +170,11 @@ def _outcome(solver: Any) -> Outcome:
         known.kUnboundedOrInfeasible: Termination.INFEASIBLE,  # every variable is bounded
         known.kTimeLimit: Termination.TIME_LIMIT,
         known.kInterrupt: Termination.INTERRUPTED,
+        known.kSolutionLimit: Termination.SOLVER_LIMIT,
+        known.kIterationLimit: Termination.SOLVER_LIMIT,
+        known.kObjectiveBound: Termination.SOLVER_LIMIT,
+        known.kObjectiveTarget: Termination.SOLVER_LIMIT,
+        known.kMemoryLimit: Termination.SOLVER_LIMIT,
     }
     if status not in terminations:
         raise SolverError(f"HiGHS stopped with the status '{solver.modelStatusToString(status)}'.")

@@ -8,5 +8,5 @@ __all__ = ["native_option"]
 
 
 def native_option(solver: str, example: str) -> Option:
-    """The option that carries a solver's own settings; unknown names in it are refused by the back end."""
+    """The option that carries a solver's own settings by name."""
     return Option(None, f"settings of {solver} itself as a mapping: {example}")

@@ -22,10 +22,12 @@ from qpm_opt._validation import IntArray
 from qpm_opt.backends.base import Request
 from qpm_opt.backends.search_log import SearchLog
 from qpm_opt.problem import AssignmentProblem
+from qpm_opt.search_space import SearchSpace
 from qpm_opt.selection import best_weights
 from qpm_opt.solution import Termination
+from qpm_opt.swap_search import greedy_set
 
-__all__ = ["Relaxation", "RoundResult", "solve_in_rounds"]
+__all__ = ["Relaxation", "RoundResult", "offer_greedy_start", "solve_in_rounds"]
 
 TOY_PAIRS = 2_000
 """Problems of up to this many (class, feature) pairs are solved to the end whatever `mip_gap` is: it costs nothing."""
@@ -56,6 +58,16 @@ class Relaxation(Protocol):
 
     def solve(self, log: SearchLog, mip_gap: float) -> RoundResult:
         """Solve it within the log's remaining time, starting from the log's incumbent if there is one."""
+
+
+def offer_greedy_start(problem: AssignmentProblem, log: SearchLog) -> None:
+    """Without a start, begin with a greedy set, so that the result is seldom empty-handed."""
+    if log.best is None and log.remaining() > 0.0:
+        space = SearchSpace.of(problem)
+        selected = space.features[greedy_set(space)]
+        weights = best_weights(problem, selected)
+        if weights is not None:
+            log.offer(selected, weights, "greedy start")
 
 
 def solve_in_rounds(

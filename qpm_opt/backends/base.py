@@ -55,7 +55,7 @@ class Capabilities:
         seed: Its search depends on `seed`. Without that, it is the same for every seed.
         gap: It stops at `mip_gap`.
         progress: It reports while it searches. Without that, progress comes only between rounds.
-        interrupt: Ctrl-C stops the solver itself at once. Without that, it is noticed between rounds.
+        interrupt: Ctrl-C stops the solver itself, within seconds. Without that, it is noticed between rounds.
         deterministic: With one seed and, where there are threads, `threads=1`, and no limit reached, results repeat to
             the bit.
         options: Settings of its own.

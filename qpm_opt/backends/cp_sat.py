@@ -20,7 +20,7 @@ from ortools.sat.python import cp_model
 from qpm_opt._validation import FloatArray, IntArray, nearest
 from qpm_opt.backends._background import run_interruptibly
 from qpm_opt.backends._native_options import native_option
-from qpm_opt.backends._rounds import RoundResult, solve_in_rounds
+from qpm_opt.backends._rounds import RoundResult, offer_greedy_start, solve_in_rounds
 from qpm_opt.backends.base import Capabilities, Request
 from qpm_opt.backends.search_log import SearchLog
 from qpm_opt.errors import InvalidInputError, SolverError
@@ -53,6 +53,7 @@ def version() -> str:
 def solve(problem: AssignmentProblem, request: Request, log: SearchLog) -> Termination:
     """Build the model and solve it in rounds."""
     _configured_solver(request)  # a wrong native option is refused before the model is built
+    offer_greedy_start(problem, log)
     model = _Model(problem, request, log)
     if log.remaining() <= 0.0:
         return Termination.TIME_LIMIT
@@ -74,7 +75,7 @@ def _configured_solver(request: Request) -> cp_model.CpSolver:
             raise InvalidInputError(f"CP-SAT has no parameter {name!r}.{nearest(name, known)}")
         try:
             setattr(parameters, name, value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(f"CP-SAT does not take {value!r} for its parameter {name!r}: {error}.") from error
     return solver
 
@@ -159,8 +160,9 @@ class _Model:
         """See `Relaxation`."""
         solver = _configured_solver(self._request)
         solver.parameters.relative_gap_limit = mip_gap
-        if math.isfinite(log.remaining()):
-            solver.parameters.max_time_in_seconds = log.remaining()
+        limit = log.remaining()
+        if math.isfinite(limit):
+            solver.parameters.max_time_in_seconds = limit
         self._hint(log)
 
         seen = _SeenSolutions(self._keep)
@@ -185,10 +187,12 @@ class _Model:
             raise SolverError(f"CP-SAT calls its model invalid: {self._model.validate()}.")
         if status == cp_model.INFEASIBLE:
             return RoundResult(Termination.INFEASIBLE)
-        termination = Termination.OPTIMAL if status == cp_model.OPTIMAL else Termination.TIME_LIMIT
+        # With its strategies in turns CP-SAT stops when the next turn might take too long, well before its time is up.
+        stopped = Termination.TIME_LIMIT if log.remaining() < 0.5 * limit else Termination.SOLVER_LIMIT
+        termination = Termination.OPTIMAL if status == cp_model.OPTIMAL else stopped
         # Without a solution CP-SAT still answers with values and a bound that mean nothing.
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            return RoundResult(Termination.TIME_LIMIT)
+            return RoundResult(stopped)
         weights = np.zeros(self._problem.class_similarity.shape, dtype=bool)
         for c, row in enumerate(self._use):
             weights[c, [f for f, variable in row.items() if solver.boolean_value(variable)]] = True

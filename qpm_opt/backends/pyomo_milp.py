@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pyomo.environ as pyo
+from pyomo.common.errors import ApplicationError
 from pyomo.common.log import LoggingIntercept
+from pyomo.common.tempfiles import TempfileManager
 
 from qpm_opt._validation import nearest
 from qpm_opt.backends import _highs
 from qpm_opt.backends._native_options import native_option
-from qpm_opt.backends._rounds import RoundResult, solve_in_rounds
+from qpm_opt.backends._rounds import RoundResult, offer_greedy_start, solve_in_rounds
 from qpm_opt.backends.base import Capabilities, Request
 from qpm_opt.backends.search_log import SearchLog
 from qpm_opt.errors import BackendUnavailableError, InvalidInputError, SolverError
@@ -28,6 +30,8 @@ from qpm_opt.selection import best_weights
 from qpm_opt.solution import Termination
 
 __all__ = ["PyomoBackend", "variant"]
+
+_BOUND_SLACK = 1e-9
 
 _NATIVE = MappingProxyType({"native_options": native_option("the solver", "HiGHS' {'mip_heuristic_effort': 0.2}")})
 
@@ -95,8 +99,10 @@ class PyomoBackend:
             _highs.check_options(request.options["native_options"])
         else:
             self._factory()
+        offer_greedy_start(problem, log)
         try:
-            model = _Model(problem, log)
+            with LoggingIntercept(module="pyomo.core"):  # it reports the way out of a rule as an error
+                model = _Model(problem, log)
         except _OutOfTimeError:
             return Termination.TIME_LIMIT
         relaxation = (
@@ -107,17 +113,18 @@ class PyomoBackend:
         return solve_in_rounds(relaxation, problem, request, log)
 
     def _factory(self) -> Any:
-        solver = pyo.SolverFactory(self._solver)
-        try:
-            available = solver.available(exception_flag=False)
-        except (AttributeError, RuntimeError, NotImplementedError):
-            available = False
+        with LoggingIntercept(module="pyomo"):  # an unknown solver is said below, in one line
+            solver = pyo.SolverFactory(self._solver)
+            try:
+                available = solver.available(exception_flag=False)
+            except (AttributeError, RuntimeError, NotImplementedError):
+                available = False
         if not available:
             known = _DRIVEN.get(self._solver)
             hint = (
-                f"it needs {known.install}" if known else "see Pyomo's documentation" + nearest(self._solver, _DRIVEN)
+                f"it needs {known.install}" if known else f"see Pyomo's documentation.{nearest(self._solver, _DRIVEN)}"
             )
-            raise BackendUnavailableError(f"Pyomo finds no solver {self._solver!r}; {hint}.")
+            raise BackendUnavailableError(f"Pyomo finds no solver {self._solver!r}; {hint.rstrip('.')}.")
         return solver
 
 
@@ -142,6 +149,15 @@ class _Model:
         forced = set(problem.forced_features.tolist())
         required = {(int(c), int(f)) for c, f in problem.required_pairs}
 
+        # Solvers have absolute tolerances: the largest coefficient of the objective becomes about a thousand.
+        largest = max(
+            float(np.abs(values[allowed]).max(initial=0.0)),
+            float(np.abs(problem.feature_bias[features]).max()),
+            max(penalties.values(), default=0.0),
+        )
+        self._unit = unit = 2.0 ** (math.floor(math.log2(largest)) - 10) if largest > 0.0 else 1.0
+        self._slack = _BOUND_SLACK * largest
+
         model = self.model = pyo.ConcreteModel()
         model.keep = pyo.Var(
             features.tolist(), domain=pyo.Binary, bounds=lambda _, f: self._timed((1 if f in forced else 0, 1))
@@ -164,13 +180,18 @@ class _Model:
             list(penalties), rule=lambda m, i, j: self._timed(m.together[i, j] >= m.keep[i] + m.keep[j] - 1)
         )
         model.objective = pyo.Objective(
-            expr=pyo.quicksum(values[c, f] * model.use[c, f] for c, f in self.pairs)
-            + pyo.quicksum(float(problem.feature_bias[f]) * model.keep[f] for f in features.tolist())
-            - pyo.quicksum(penalty * model.together[pair] for pair, penalty in penalties.items()),
+            expr=pyo.quicksum(values[c, f] / unit * model.use[c, f] for c, f in self.pairs)
+            + pyo.quicksum(float(problem.feature_bias[f]) / unit * model.keep[f] for f in features.tolist())
+            - pyo.quicksum(penalty / unit * model.together[pair] for pair, penalty in penalties.items()),
             sense=pyo.maximize,
         )
         model.owner = pyo.VarList(domain=pyo.NonNegativeReals)
         model.distinct = pyo.ConstraintList()
+
+    def true_bound(self, bound: float) -> float:
+        """A solver's bound in the units of the problem, rounded up by what its tolerances may hide."""
+        bound *= self._unit
+        return bound + self._slack + _BOUND_SLACK * abs(bound)
 
     def _timed(self, thing: Any) -> Any:
         if self._log.remaining() <= 0.0:
@@ -219,7 +240,7 @@ class _Model:
         weights = np.zeros(self.problem.class_similarity.shape, dtype=bool)
         for (c, f), variable in self.model.use.items():
             weights[c, f] = value_of(variable) > 0.5
-        return RoundResult(termination, selected, weights, bound)
+        return RoundResult(termination, selected, weights, None if bound is None else self.true_bound(bound))
 
 
 def _variables(row: Any) -> list[Any]:
@@ -259,11 +280,12 @@ class _HighsRelaxation:
             seed=self._request.seed,
             native_options=self._request.options["native_options"],
             on_solution=on_solution,
-            on_bound=lambda bound: log.tighten(bound, "HiGHS"),
+            on_bound=lambda bound: log.tighten(model.true_bound(bound), "HiGHS"),
             on_wait=lambda: log.report_now_and_then("HiGHS is searching"),
         )
         if outcome.values is None:
-            return RoundResult(outcome.termination, bound=outcome.bound)
+            bound = None if outcome.bound is None else model.true_bound(outcome.bound)
+            return RoundResult(outcome.termination, bound=bound)
         values = outcome.values
         return model.read(lambda variable: values[column[id(variable)]], outcome.termination, outcome.bound)
 
@@ -298,8 +320,9 @@ class _DrivenRelaxation:
                 solver.options[name] = value
         warm = {"warmstart": True} if self._solver == "gurobi" and self._model.set_values(log) else {}
         try:
-            results = solver.solve(self._model.model, load_solutions=False, **warm)
-        except (ValueError, RuntimeError, OSError) as error:
+            with TempfileManager.new_context():  # removes the files of a solve that Ctrl-C ends
+                results = solver.solve(self._model.model, load_solutions=False, **warm)
+        except (ValueError, RuntimeError, OSError, ApplicationError) as error:
             raise SolverError(f"{self._solver} failed: {error}") from error
         # GLPK says the same of a search that ended at the gap as of one that ran out of time.
         at_gap = log.remaining() > 0.0 and names.gap is not None and not self._request.options["native_options"]

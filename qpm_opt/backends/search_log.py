@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from qpm_opt._validation import IntArray
 from qpm_opt.problem import AssignmentProblem, Terms
-from qpm_opt.solution import TracePoint, relative_gap
+from qpm_opt.solution import TracePoint, frozen_solution, relative_gap
 
 __all__ = ["Progress", "SearchLog"]
 
@@ -88,12 +88,11 @@ class SearchLog:
     def offer(self, selected: IntArray, weights: npt.NDArray[Any], message: str = "solution") -> bool:
         """Evaluate a feasible solution and keep it if it is the best so far; says whether it was kept."""
         order = np.argsort(selected)
-        selected = np.array(selected, dtype=np.int64)[order]
-        weights = np.ascontiguousarray(weights[:, order], dtype=np.uint8)
+        selected, weights = np.asarray(selected)[order], weights[:, order]
         terms = self.problem.terms(selected, weights)
         if self.best is not None and terms.total <= self.best[2].total:
             return False
-        self.best = (selected, weights, terms)
+        self.best = frozen_solution(selected, weights, terms)
         self._record(message)
         return True
 

@@ -74,6 +74,22 @@ def test_random_problems(solver: str) -> None:
     _agree_with_the_oracle(solver, range(N_STARTED if ":" in solver else N_RANDOM))
 
 
+@pytest.mark.parametrize("factor", [1e-9, 1e-6, 1e6])
+def test_the_unit_of_the_objective_does_not_matter(solver: str, factor: float) -> None:
+    """Solvers have absolute tolerances, which small coefficients would slip under."""
+    for seed in range(12):
+        small = random_problem(seed)
+        best = optimum(small)
+        if best is None:
+            continue
+        small.A, small.penalties, small.bias = (part * factor for part in (small.A, small.penalties, small.bias))
+        result = solve_assignment(AssignmentProblem(**small.arguments()), solver=solver)
+        assert result.objective == pytest.approx(best * factor, rel=1e-6, abs=1e-9 * factor)
+        assert result.bound >= (best - 1e-9 * abs(best)) * factor
+        if load_backend(solver).CAPABILITIES.proves_optimality:
+            assert result.status is SolutionStatus.OPTIMAL
+
+
 @pytest.mark.slow
 def test_many_random_problems(solver: str) -> None:
     _agree_with_the_oracle(solver, range(1_000, 1_300 if ":" in solver else 3_000))

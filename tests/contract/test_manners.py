@@ -327,6 +327,15 @@ def test_native_options_are_passed_on(solver_name: str, native: dict[str, Any]) 
     assert result.objective == pytest.approx(optimum(small))
 
 
+@pytest.mark.parametrize(
+    ("solver_name", "limits"), [("pyomo", {"mip_max_nodes": 0}), ("cpsat", {"stop_after_first_solution": True})]
+)
+def test_a_limit_of_the_solver_itself_keeps_the_incumbent(solver_name: str, limits: dict[str, Any]) -> None:
+    result = solve_assignment(hard_problem(25, 90), solver=solver_name, native_options=limits, time_limit=60.0)
+    assert result.termination is Termination.SOLVER_LIMIT
+    assert result.status is SolutionStatus.FEASIBLE
+
+
 def test_no_stray_output(solver: str, capfd: pytest.CaptureFixture[str]) -> None:
     solve_assignment(AssignmentProblem(**random_problem(5).arguments()), solver=solver)
     out, err = capfd.readouterr()

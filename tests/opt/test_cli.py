@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 
 from qpm_opt import Assignment, AssignmentProblem, cli
+from tests.contract.test_agreement import infeasible_problem
 
 A = pd.DataFrame(np.random.default_rng(0).random((5, 9)), index=[*"abcde"], columns=[f"f{i}" for i in range(9)])
 
@@ -80,6 +82,9 @@ def test_a_start_and_options(stored: Path) -> None:
         (["PROBLEM", "OUT.npz", "--n-select", "3"], "'--n-select' goes with a table"),
         (["PROBLEM", "OUT.npz", "--solver", "cpsta"], "Did you mean 'cpsat'"),
         (["PROBLEM", "OUT.npz", "--option", "restarts"], "must be NAME=VALUE"),
+        (["PROBLEM", "OUT.npz", "--option", "seed=5"], "Got 'seed'"),
+        (["PROBLEM", "OUT.npz", "--option", "native_options={[]:1}"], "must be a mapping of names"),
+        (["PROBLEM", "/"], "must end in"),
         (["PROBLEM", "OUT.npz", "--solver", "local_search", "--option", "restart=2"], "Did you mean 'restarts'"),
         (["table.txt", "OUT.npz"], "must be a .csv or .npy file"),
         (["table.csv", "OUT.npz"], "'table.csv' does not exist"),
@@ -98,11 +103,39 @@ def test_mistakes(arguments: list[str], message: str, stored: Path, capsys: pyte
 
 
 def test_no_solution_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    AssignmentProblem(rng.random((60, 300)), n_select=20, n_per_class=4).save(tmp_path / "p.npz")
+    infeasible_problem().save(tmp_path / "p.npz")
     out = tmp_path / "r.json"
-    assert cli.main(["solve", str(tmp_path / "p.npz"), str(out), "--solver", "pyomo", "--time-limit", "0.001"]) == 1
-    assert json.loads(out.read_text())["status"] == "none"
+    assert cli.main(["solve", str(tmp_path / "p.npz"), str(out)]) == 1
+    assert json.loads(out.read_text())["termination"] == "infeasible"
+    assert cli.main(["verify", str(tmp_path / "p.npz"), str(out)]) == 1
+    assert cli.main(["show", str(out)]) == 0
+    assert cli.main(["show", str(out), "--classes"]) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_console_without_the_characters_loses_nothing(stored: Path, encoding: str) -> None:
+    out = stored.parent / "r.npz"
+    code = f"from qpm_opt.cli import main; raise SystemExit(main(['solve', {str(stored)!r}, {str(out)!r}]))"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert Assignment.load(out).status.value == "optimal"
+
+
+def test_tables_with_other_labels_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    A.to_csv(tmp_path / "A.csv")
+    pd.Series(np.arange(9.0), index=A.columns[::-1]).to_csv(tmp_path / "b.csv")
+    sizes = ["--n-select", "4", "--n-per-class", "2"]
+    arguments = ["solve", str(tmp_path / "A.csv"), str(tmp_path / "r.npz"), "--bias", str(tmp_path / "b.csv"), *sizes]
+    assert cli.main(arguments) == 2
+    assert "'feature_bias' parameter must carry the labels" in capsys.readouterr().err
+    pd.Series(np.arange(9.0), index=A.columns).to_csv(tmp_path / "b.csv")
+    assert cli.main(arguments) == 0
+    plain = pd.DataFrame(A.to_numpy())  # numbers for names, in the first row and in the first column
+    plain.to_csv(tmp_path / "A.csv")
+    plain.corr().to_csv(tmp_path / "R.csv")
+    arguments = ["solve", str(tmp_path / "A.csv"), str(tmp_path / "r.npz"), "--similarity", str(tmp_path / "R.csv")]
+    assert cli.main([*arguments, *sizes]) == 0
 
 
 def test_ctrl_c_writes_the_best(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def test_nothing_can_be_changed() -> None:
     assert made.class_similarity[0, 0] == 0.9
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.n_select = 2  # type: ignore[misc]
-    for array in (made.class_similarity, made.feature_bias, made.n_per_class, made.redundancy.data, made.candidates):
+    penalties = (made.redundancy.data, made.redundancy.indices, made.redundancy.indptr)
+    for array in (made.class_similarity, made.feature_bias, made.n_per_class, *penalties, made.candidates):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
 
@@ -192,11 +193,79 @@ def test_contradictions_are_refused_with_the_reason(changes: dict[str, Any], mes
         problem(**changes)
 
 
+def test_integer_labels_are_labels(tmp_path: Path) -> None:
+    """As in pandas' .loc: what a result calls its features can be given back."""
+    made = problem(feature_labels=[3, 1, 4, 0], required_features=[0], forbidden_pairs=[(1, 4)])
+    assert made.required_features.tolist() == [3]
+    assert made.forbidden_pairs.tolist() == [[1, 2]]
+    made.save(tmp_path / "p.npz")
+    assert AssignmentProblem.load(tmp_path / "p.npz").required_features.tolist() == [3]
+    with pytest.raises(InvalidInputError, match=r"names the feature 2, which does not exist"):
+        problem(feature_labels=[3, 1, 4, 0], required_features=[2])
+    columns = pd.DataFrame(np.tile(A, (1, 2))).iloc[:, 2:6]
+    assert AssignmentProblem(columns, **SIZES).feature_labels == (2, 3, 4, 5)
+
+
+def test_series_in_another_order_are_refused_without_labels_too() -> None:
+    with pytest.raises(InvalidInputError, match=r"'feature_bias'.*reindex"):
+        problem(feature_bias=pd.Series(A[0])[::-1])
+    penalties = penalties_from_similarity(pd.DataFrame(np.corrcoef(A.T), [*"bacd"], [*"bacd"]), n_select=3)
+    with pytest.raises(InvalidInputError, match=r"'redundancy'.*reindex"):
+        problem(class_similarity=pd.DataFrame(A, columns=[*"abcd"]), redundancy=penalties)
+    with pytest.raises(InvalidInputError, match=r"'n_per_class'.*reindex"):
+        problem(n_per_class=pd.Series([1, 2, 2])[::-1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"required_features": None},
+        {"required_pairs": 5},
+        {"required_pairs": [(0, [1, 2])]},
+        {"class_labels": 5},
+        {"n_per_class": [[1], [2, 3], 4]},
+        {"n_select": np.array([3, 4])},
+        {"class_similarity": np.ma.masked_array(A, mask=A > 0.8)},
+        {"class_similarity": A * 1e200},
+        {"excluded_features": {"a": 1}},
+    ],
+    ids=str,
+)
+def test_nonsense_is_an_invalid_input(changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match=f"'{next(iter(changes))}'"):
+        problem(**changes)
+
+
+def test_a_single_position_is_a_set_too() -> None:
+    assert problem(required_features=np.int64(2)).required_features.tolist() == [2]
+
+
+def test_malformed_content_is_one_kind_of_error(tmp_path: Path) -> None:
+    path = tmp_path / "p.npz"
+    problem().save(path)
+    content = dict(np.load(path))
+    for name, value in (
+        ("class_similarity", content["class_similarity"][0]),
+        ("redundancy_row", np.array([9, 9])),
+        ("labels", np.array("{")),
+        ("labels", np.array("[]")),
+        ("n_select", np.array([1, 2])),
+        ("required_pairs", np.array([5])),
+    ):
+        np.savez(path, **{**content, name: value})
+        with pytest.raises(InvalidInputError, match=r"p\.npz' holds a malformed"):
+            AssignmentProblem.load(path)
+    for name in set(content) - {"kind"}:
+        np.savez(path, **{key: value for key, value in content.items() if key != name})
+        with pytest.raises(InvalidInputError, match="malformed"):
+            AssignmentProblem.load(path)
+
+
 def test_frames_of_other_features_are_refused() -> None:
     frame = pd.DataFrame(A, columns=[*"abcd"])
-    with pytest.raises(InvalidInputError, match=r"'feature_bias'.*same feature labels.*reindex"):
+    with pytest.raises(InvalidInputError, match=r"'feature_bias'.*in the same order.*reindex"):
         problem(class_similarity=frame, redundancy=None, feature_bias=pd.Series(A[0], index=[*"abdc"]))
-    with pytest.raises(InvalidInputError, match=r"'redundancy'.*same feature labels"):
+    with pytest.raises(InvalidInputError, match=r"'redundancy'.*in the same order"):
         problem(class_similarity=frame, redundancy=pd.DataFrame(R, index=[*"abdc"], columns=[*"abdc"]))
 
 

@@ -170,12 +170,31 @@ def test_dead_features_are_never_in_the_clique() -> None:
     dead = [0, 7, 29]
     similarity[dead] = 0.0
     similarity[:, dead] = 0.0
-    similarity[7, 7] = 1.0  # some programs leave the diagonal at 1
     for k in (2, 10, 27):
         clique = redundancy_threshold(similarity, k).clique
         assert not set(clique.tolist()) & set(dead)
     with pytest.raises(InvalidInputError, match=r"n_select.*28.*3 of the 30.*27"):
         redundancy_threshold(similarity, 28)
+
+
+def test_features_unlike_all_others_are_alive() -> None:
+    """Each is like itself alone: nothing is penalised, and nobody is dead."""
+    for similarity in (np.eye(5), sp.eye_array(5)):
+        penalties = penalties_from_similarity(similarity, n_select=3)
+        assert penalties.n_penalised == 0
+        assert penalties.clique.tolist() == [0, 1, 2]
+    # A diagonal that was cleared says nothing of who is dead.
+    with pytest.raises(InvalidInputError, match="are dead"):
+        penalties_from_similarity(np.zeros((5, 5)), n_select=3)
+
+
+def test_labels_stay_with_the_penalties() -> None:
+    names = ["a", "b", "c", "d"]
+    frame = pd.DataFrame(np.abs(random_similarity(4, 0)), index=names, columns=names)
+    assert penalties_from_similarity(frame, n_select=2).labels == tuple(names)
+    assert penalties_from_similarity(frame.to_numpy(), n_select=2).labels is None
+    with pytest.raises(InvalidInputError, match=r"'similarity'.*labels of its rows.*reindex"):
+        penalties_from_similarity(pd.DataFrame(frame.to_numpy(), index=names, columns=[*"bacd"]), n_select=2)
 
 
 def test_a_feature_with_negative_cosines_only_is_alive() -> None:

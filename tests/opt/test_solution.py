@@ -13,6 +13,7 @@ import pytest
 
 from qpm_opt import Assignment, AssignmentProblem, InvalidInputError, NoSolutionError, SolutionStatus, Termination
 from qpm_opt import solve_assignment as solve
+from tests.contract.test_agreement import infeasible_problem
 
 mpl.use("Agg")
 
@@ -30,9 +31,7 @@ def result() -> Assignment:
 
 @pytest.fixture(scope="module")
 def empty() -> Assignment:
-    rng = np.random.default_rng(0)
-    problem = AssignmentProblem(rng.random((60, 300)), n_select=20, n_per_class=4)
-    found = solve(problem, solver="pyomo", time_limit=1e-3)
+    found = solve(infeasible_problem(), solver="pyomo")
     assert found.solution is None
     return found
 
@@ -49,11 +48,11 @@ def test_fields(result: Assignment) -> None:
 
 
 def test_absent_things_are_none_or_raise(empty: Assignment) -> None:
-    assert (empty.status, empty.termination) == (SolutionStatus.NONE, Termination.TIME_LIMIT)
+    assert (empty.status, empty.termination) == (SolutionStatus.NONE, Termination.INFEASIBLE)
     assert empty.bound is None
     assert empty.gap is None
     for name in ("selected", "weights", "terms", "objective", "selected_labels"):
-        with pytest.raises(NoSolutionError, match=r"no '\w+'.*time limit.*Ask 'status' first, or give it more time"):
+        with pytest.raises(NoSolutionError, match=r"no '\w+'.*'infeasible' before it.*Ask 'status' first\."):
             getattr(empty, name)
     for method in (empty.to_frame, empty.plot):
         with pytest.raises(NoSolutionError):
@@ -110,6 +109,31 @@ def test_damaged_files(result: Assignment, tmp_path: Path) -> None:
     AssignmentProblem(FRAME, n_select=4, n_per_class=2).save(tmp_path / "p.npz")
     with pytest.raises(InvalidInputError, match=r"must hold a qpm_opt\.Assignment\. Got qpm_opt\.AssignmentProblem"):
         Assignment.load(tmp_path / "p.npz")
+
+
+def test_malformed_content_is_refused(result: Assignment) -> None:
+    good = result.to_dict()
+    for name, value in (
+        ("weights", [1, 0]),
+        ("weights", [[2, 0, 0, 0]]),
+        ("selected", [[0]]),
+        ("selected", [0, 1, 2, 99]),
+        ("feature_labels", ["a"]),
+        ("class_labels", ["a"]),
+        ("runtime", None),
+        ("bound", "x"),
+        ("terms", None),
+        ("trace", [{"x": 1}]),
+        ("status", "great"),
+    ):
+        with pytest.raises(InvalidInputError, match="no stored assignment"):
+            Assignment.from_dict({**good, name: value})
+
+
+def test_a_result_cannot_be_changed(result: Assignment) -> None:
+    for array in (result.selected, result.weights):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
 
 
 def test_repr(result: Assignment) -> None:

@@ -117,6 +117,14 @@ def test_wrong_bounds(good: Assignment) -> None:
     assert "bound nan" in str(verify(problem(), dataclasses.replace(good, bound=float("nan"))))
 
 
+def test_wrong_names_and_sizes(good: Assignment) -> None:
+    assert "there is no bound" in str(verify(problem(), dataclasses.replace(good, bound=None)))
+    assert "chosen from 77 features" in str(verify(problem(), dataclasses.replace(good, n_features=77)))
+    assert "class labels are not" in str(verify(problem(), dataclasses.replace(good, class_labels=tuple("edcba"))))
+    labelled = dataclasses.replace(good, feature_labels=tuple("abcdefgh"))
+    assert "feature labels are not" in str(verify(problem(), labelled))
+
+
 def test_all_violations_are_said_at_once(good: Assignment) -> None:
     weights = _one_more(good)
     weights[1] = weights[0]
