@@ -109,11 +109,12 @@ def items(name: str, value: Any, what: str) -> list[Any]:
 
 
 def require_moderate(name: str, array: FloatArray) -> None:
-    """Raise where sums of products would leave the range of float64."""
+    """Raise where sums of products, or quotients, would leave the range of float64."""
     largest = float(np.abs(array).max(initial=0.0))
-    if largest > _LARGEST:
+    if largest > _LARGEST or 0.0 < largest < 1.0 / _LARGEST:
         raise InvalidInputError(
-            f"The '{name}' parameter must stay below {_LARGEST:g} in size. Got {largest:g}; scale the problem down."
+            f"The '{name}' parameter must have a largest entry between {1 / _LARGEST:g} and {_LARGEST:g}, or zeros. "
+            f"Got {largest:g}; scale the problem."
         )
 
 
@@ -148,8 +149,9 @@ def whole_number(name: str, value: Any, *, least: int) -> int:
             raise InvalidInputError(
                 f"The '{name}' parameter must be a whole number. Got {value!r} of type {type(value).__name__}."
             ) from None
-    if number < least:
-        raise InvalidInputError(f"The '{name}' parameter must be at least {least}. Got {number}.")
+    if not least <= number < 2**63:
+        limit = f"at least {least}" if number < least else "below 2**63"
+        raise InvalidInputError(f"The '{name}' parameter must be {limit}. Got {number}.")
     return number
 
 
@@ -157,7 +159,7 @@ def positive_number(name: str, value: Any, *, zero_allowed: bool = False) -> flo
     """A finite float above zero (or not below it)."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidInputError(
             f"The '{name}' parameter must be a number. Got {value!r} of type {type(value).__name__}."
         ) from None

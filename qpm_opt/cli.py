@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import io
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from inspect import signature
@@ -51,20 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(name)s: %(message)s")
     command: Callable[[argparse.Namespace], int] = arguments.command
+    code = 2
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character shows a question mark
             stream.reconfigure(errors="replace")
     try:
-        return command(arguments)
+        code = command(arguments)
     except QPMError as error:
-        print(f"qpm-opt: {error}", file=sys.stderr)
-        return 2
+        _say(f"qpm-opt: {error}", sys.stderr)
     except KeyboardInterrupt:
-        print("\nqpm-opt: stopped.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `qpm-opt show result.npz | head`
-        sys.stderr.close()
-        return 0
+        _say("\nqpm-opt: stopped.", sys.stderr)
+        code = 130
+    return code
 
 
 # -- commands ------------------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def _solve(arguments: argparse.Namespace) -> int:
     _refuse_bad_target(target)
     problem = _read_problem(arguments)
     options = dict(_option(text) for text in arguments.option)
-    print(problem)
+    _say(problem)
     with _Ticker(sys.stderr) as ticker:
         result = solve_assignment(
             problem,
@@ -88,9 +88,8 @@ def _solve(arguments: argparse.Namespace) -> int:
             progress=ticker.tell,
             **options,
         )
-    result.save(target)  # before anything is printed, which may fail
-    print(result)
-    print(f"written to {target}")
+    result.save(target)
+    _say(f"{result}\nwritten to {target}")
     if result.termination is Termination.INTERRUPTED:
         return 130
     return 0 if result.solution is not None else 1
@@ -99,10 +98,10 @@ def _solve(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     problem, assignment = AssignmentProblem.load(arguments.problem), Assignment.load(arguments.assignment)
     if assignment.solution is None:
-        print(f"there is nothing to verify: no solution, termination '{assignment.termination.value}'")
+        _say(f"there is nothing to verify: no solution, termination '{assignment.termination.value}'")
         return 1
     checked = verify(problem, assignment)
-    print(checked)
+    _say(checked)
     return 0 if checked.ok else 1
 
 
@@ -120,15 +119,15 @@ def _backends(arguments: argparse.Namespace) -> int:
         rows.append((name, version, ", ".join(can.names()), spec.about))
     widths = [max(len(row[column]) for row in [*rows, ("name", "version", "", "")]) for column in (0, 1)]
     for name, version, able_text, about in rows:
-        print(f"{name:<{widths[0]}}  {version:<{widths[1]}}  {about}")
+        _say(f"{name:<{widths[0]}}  {version:<{widths[1]}}  {about}")
         if able_text:
-            print(f"{'':<{widths[0]}}  {'':<{widths[1]}}  {able_text}")
+            _say(f"{'':<{widths[0]}}  {'':<{widths[1]}}  {able_text}")
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
     shown = _read_any(arguments.file)
-    print(shown)
+    _say(shown)
     if isinstance(shown, AssignmentProblem):
         if arguments.classes or arguments.plot:
             raise InvalidInputError(
@@ -136,19 +135,19 @@ def _show(arguments: argparse.Namespace) -> int:
             )
         return 0
     if shown.solution is None and (arguments.classes or arguments.plot):
-        print("there is no solution to show")
+        _say("there is no solution to show")
         return 1
     if arguments.classes:
         frame = shown.to_frame()
         for name, row in frame.iterrows():
-            print(f"{name}: {', '.join(str(label) for label in frame.columns[row.to_numpy() > 0])}")
+            _say(f"{name}: {', '.join(str(label) for label in frame.columns[row.to_numpy() > 0])}")
     if arguments.plot:
         figure, _ = shown.plot(arguments.kind)
         try:
             figure.savefig(arguments.plot, dpi=150)
         except (OSError, ValueError) as error:
             raise InvalidInputError(f"Cannot write the picture {arguments.plot!r}: {error}.") from error
-        print(f"drawn to {arguments.plot}")
+        _say(f"drawn to {arguments.plot}")
     return 0
 
 
@@ -175,7 +174,7 @@ def _read_problem(arguments: argparse.Namespace) -> AssignmentProblem:
     if arguments.similarity is not None:
         n_select = {name: value for name, value in chosen.items() if name == "n_select"}
         redundancy = penalties_from_similarity(_read_table(arguments.similarity), **n_select)
-        print(redundancy)
+        _say(redundancy)
     bias = None if arguments.bias is None else _one_column(arguments.bias, _read_table(arguments.bias))
     return AssignmentProblem(_read_table(arguments.problem), redundancy, bias, **chosen)
 
@@ -221,7 +220,12 @@ def _refuse_bad_target(target: Path) -> None:
         raise InvalidInputError(f"The result must end in {' or '.join(_RESULT_SUFFIXES)}. Got {str(target)!r}.")
     if not target.parent.is_dir():
         raise InvalidInputError(f"The folder {str(target.parent)!r} for the result does not exist; make it first.")
-    if target.is_dir() or not os.access(target.parent, os.W_OK):
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            writable = not target.is_dir()
+    except OSError:
+        writable = False
+    if not writable:
         raise InvalidInputError(f"The result {str(target)!r} cannot be written there; choose another place.")
 
 
@@ -239,6 +243,19 @@ def _option(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return name, value
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def _say(text: object, stream: TextIO | None = None, end: str = "\n") -> None:
+    """Print; where nobody listens any more (`qpm-opt show result.npz | head`) go on in silence."""
+    target = sys.stdout if stream is None else stream
+    try:
+        print(text, file=target, end=end, flush=True)
+    except OSError:
+        with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), target.fileno())
 
 
 # -- progress ------------------------------------------------------------------------------------------------------
@@ -262,16 +279,14 @@ class _Ticker:
         parts += [] if state.bound is None else [f"bound {state.bound:.6g}"]
         parts += [] if state.gap is None else [f"gap {state.gap:.3%}"]
         line = "  ".join([*parts, state.message])
-        self._stream.write(f"\r\x1b[K{line[:110]}" if self._terminal else f"{line}\n")
-        self._stream.flush()
+        _say(f"\r\x1b[K{line[:110]}" if self._terminal else f"{line}\n", self._stream, end="")
 
     def __enter__(self) -> _Ticker:
         return self
 
     def __exit__(self, *details: object) -> None:
         if self._terminal:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+            _say("\r\x1b[K", self._stream, end="")
 
 
 # -- arguments -----------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def penalty_free_bound(
             break
         target = best - 0.01 * abs(best)
         thresholds = thresholds - step * (bound - target) / length * slope
-    return best + _SLACK * (1.0 + abs(best))
+    return best + _SLACK * _size(space, best_thresholds)
 
 
 def _some_features(space: SearchSpace) -> IntArray:
@@ -72,6 +72,13 @@ def _thresholds(space: SearchSpace, chosen: IntArray) -> FloatArray:
     inside = -np.sort(-space.values[:, chosen], axis=1)
     last = inside[np.arange(len(inside)), np.maximum(space.budgets, 1) - 1]
     return np.asarray(np.where(last <= -space.barrier, space.values.max(axis=1), last), dtype=np.float64)
+
+
+def _size(space: SearchSpace, thresholds: FloatArray) -> float:
+    """How large the numbers are that the bound is summed up from."""
+    worth = np.abs(space.bias) + np.maximum(space.values - thresholds[:, None], 0.0).sum(axis=0)
+    largest = np.partition(worth, len(worth) - space.n_select)[len(worth) - space.n_select :]
+    return abs(space.constant) + float(space.budgets @ np.abs(thresholds)) + float(largest.sum())
 
 
 def _bound(space: SearchSpace, thresholds: FloatArray) -> tuple[float, FloatArray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -220,12 +221,15 @@ class Assignment:
                 termination=Termination(data["termination"]),
                 status=SolutionStatus(data["status"]),
                 solution=solution,
-                bound=None if data["bound"] is None else float(data["bound"]),
+                bound=_number(data["bound"]),
                 runtime=float(data["runtime"]),
                 solver=str(data["solver"]),
                 solver_version=str(data["solver_version"]),
                 seed=int(data["seed"]),
-                trace=tuple(TracePoint(**point) for point in data["trace"]),
+                trace=tuple(
+                    TracePoint(float(point["time"]), _number(point["objective"]), _number(point["bound"]))
+                    for point in data["trace"]
+                ),
                 n_features=int(data["n_features"]),
                 class_labels=_tuple(data["class_labels"]),
                 feature_labels=_tuple(data["feature_labels"]),
@@ -318,6 +322,13 @@ def frozen_solution(
     kept.setflags(write=False)
     assigned.setflags(write=False)
     return kept, assigned, terms
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return None
+    _require(math.isfinite(float(value)), f"{value} is no finite number")
+    return float(value)
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -50,7 +50,7 @@ def verify(problem: AssignmentProblem, assignment: Assignment, *, tolerance: flo
     Args:
         problem: The problem that it should solve.
         assignment: What was found; also one that was changed or loaded from a file.
-        tolerance: Largest accepted difference of objective terms, relative to 1 + |objective|.
+        tolerance: Largest accepted difference of objective terms, relative to the sizes of all that is added up.
 
     Raises:
         NoSolutionError: The assignment holds no solution.
@@ -72,9 +72,9 @@ def verify(problem: AssignmentProblem, assignment: Assignment, *, tolerance: flo
     found += _check_names(problem, assignment)
     found += _check_selection(problem, selected)
     found += _check_weights(problem, selected, weights)
-    similarity, redundancy, bias = _objective(problem, selected, weights)
+    similarity, redundancy, bias, size = _objective(problem, selected, weights)
     total = similarity + redundancy + bias
-    room = tolerance * (1.0 + abs(total))
+    room = tolerance * size
     claims = {
         "Z_A": (assignment.terms.similarity, similarity),
         "Z_R": (assignment.terms.redundancy, redundancy),
@@ -145,15 +145,15 @@ def _check_weights(problem: AssignmentProblem, selected: list[int], weights: Any
     return found
 
 
-def _objective(problem: AssignmentProblem, selected: list[int], weights: Any) -> tuple[float, float, float]:
-    """Z_A, Z_R, Z_B by compensated sums over the definition."""
+def _objective(problem: AssignmentProblem, selected: list[int], weights: Any) -> tuple[float, float, float, float]:
+    """Z_A, Z_R, Z_B by compensated sums over the definition, and the sum of the sizes of their summands."""
     used = [
         float(problem.class_similarity[c, f])
         for c, row in enumerate(weights.tolist())
         for f, value in zip(selected, row, strict=True)
         if value
     ]
-    similarity = 1000.0 / math.fsum(problem.n_per_class.tolist()) * math.fsum(used)
+    scale = 1000.0 / math.fsum(problem.n_per_class.tolist())
     chosen = set(selected)
     pairs = problem.redundancy.tocoo()
     charged = [
@@ -161,4 +161,6 @@ def _objective(problem: AssignmentProblem, selected: list[int], weights: Any) ->
         for i, j, value in zip(pairs.row.tolist(), pairs.col.tolist(), pairs.data.tolist(), strict=True)
         if i < j and i in chosen and j in chosen
     ]
-    return similarity, -math.fsum(charged), math.fsum(float(problem.feature_bias[f]) for f in selected)
+    biases = [float(problem.feature_bias[f]) for f in selected]
+    size = scale * math.fsum(map(abs, used)) + math.fsum(charged) + math.fsum(map(abs, biases))
+    return scale * math.fsum(used), -math.fsum(charged), math.fsum(biases), size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,10 +13,14 @@ __all__ = ["run_interruptibly"]
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.05
+_GRACE_SECONDS = 4.0
 
 
 def run_interruptibly(call: Callable[[], T], *, poll: Callable[[], None], cancel: Callable[[], None]) -> T:
     """Run `call` in a thread and return its result.
+
+    A solver that does not hear a cancellation for a few seconds is left behind: it ends by itself, at its time limit at
+    the latest, and only the end of the process waits for it.
 
     `poll` runs in the calling thread every few hundredths of a second, so callbacks of the user never run inside a
     solver. When it raises, or Ctrl-C arrives, `cancel` is called, the solver is waited for, and the exception goes on.
@@ -36,7 +41,8 @@ def run_interruptibly(call: Callable[[], T], *, poll: Callable[[], None], cancel
 
     # An event, because before Python 3.13 Thread.join takes a running thread for a finished one after Ctrl-C.
     done = threading.Event()
-    threading.Thread(target=work, daemon=True).start()
+    # No daemon: a solver that is still running when the interpreter goes would abort the process.
+    threading.Thread(target=work).start()
     wait = 0.001  # small problems are solved in milliseconds
     try:
         while not done.wait(wait):
@@ -44,9 +50,9 @@ def run_interruptibly(call: Callable[[], T], *, poll: Callable[[], None], cancel
             poll()
     except BaseException:
         # A solver may clear the request when it starts to search, so it is repeated until it is heard.
-        # A second Ctrl-C changes nothing: a solver that runs on while the process ends would abort it.
-        while not done.is_set():
-            with contextlib.suppress(KeyboardInterrupt):
+        patience = time.monotonic() + _GRACE_SECONDS
+        while not done.is_set() and time.monotonic() < patience:
+            with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C changes nothing
                 cancel()
                 done.wait(_POLL_SECONDS)
         raise

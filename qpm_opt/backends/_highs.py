@@ -20,6 +20,9 @@ from qpm_opt.solution import Termination
 __all__ = ["Outcome", "check_options", "compile_model", "solve", "version"]
 
 
+_CHANGES_THE_PROOF = ("objective_bound", "objective_target")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a solve ended.
@@ -45,6 +48,8 @@ def check_options(options: Mapping[str, Any] | None) -> None:
     solver = highspy.Highs()
     solver.silent()
     for name, value in (options or {}).items():
+        if name in _CHANGES_THE_PROOF:
+            raise InvalidInputError(f"The option {name!r} of HiGHS would make its bound a false one; leave it out.")
         try:
             taken = solver.setOptionValue(name, value) == highspy.HighsStatus.kOk
         except TypeError:

@@ -184,6 +184,10 @@ class _Model:
         status = run_interruptibly(lambda: solver.solve(self._model, seen), poll=poll, cancel=solver.stop_search)
         poll()
         if status == cp_model.MODEL_INVALID:
+            if self._request.options["native_options"]:
+                raise InvalidInputError(
+                    f"CP-SAT does not take the 'native_options' {dict(self._request.options['native_options'])}."
+                )
             raise SolverError(f"CP-SAT calls its model invalid: {self._model.validate()}.")
         if status == cp_model.INFEASIBLE:
             return RoundResult(Termination.INFEASIBLE)

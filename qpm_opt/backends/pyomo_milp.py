@@ -260,7 +260,11 @@ class _HighsRelaxation:
         """See `Relaxation`."""
         model, problem = self._model, self._model.problem
         has_start = model.set_values(log)
+        if log.remaining() <= 0.0:
+            return RoundResult(Termination.TIME_LIMIT)
         matrix = _highs.compile_model(model.model)
+        if log.remaining() <= 0.0:
+            return RoundResult(Termination.TIME_LIMIT)
         column = {id(variable): number for number, variable in enumerate(matrix.columns)}
         keep = np.array([column[id(variable)] for variable in model.model.keep.values()])
         features = np.array(list(model.model.keep.keys()), dtype=np.int64)
@@ -314,7 +318,7 @@ class _DrivenRelaxation:
                 "through native_options."
             )
         if self._solver == "glpk" and settings["tmlim"] is not None:
-            settings["tmlim"] = max(1, math.ceil(settings["tmlim"]))  # whole seconds only
+            settings["tmlim"] = min(max(1, math.ceil(settings["tmlim"])), 10**6)  # whole seconds, few enough for it
         for name, value in {**names.always, **settings, **(self._request.options["native_options"] or {})}.items():
             if name is not None and value is not None:
                 solver.options[name] = value

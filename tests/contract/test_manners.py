@@ -309,6 +309,8 @@ def test_unknown_options_are_refused_by_name(solver: str) -> None:
     [
         ("pyomo", {"mip_rel_gp": 0.1}, "HiGHS has no option 'mip_rel_gp'"),
         ("pyomo", {"mip_rel_gap": "x"}, "HiGHS does not take 'x' for its option 'mip_rel_gap'"),
+        ("pyomo", {"objective_bound": 5.0}, "'objective_bound' of HiGHS would make its bound a false one"),
+        ("cpsat", {"num_workers": -5}, "CP-SAT does not take the 'native_options'"),
         ("cpsat", {"num_worker": 2}, "CP-SAT has no parameter 'num_worker'.*'num_workers'"),
         ("cpsat", {"num_workers": "x"}, "CP-SAT does not take 'x' for its parameter 'num_workers'"),
     ],

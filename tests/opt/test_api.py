@@ -64,6 +64,7 @@ def test_nothing_about_the_problem_beside_a_problem(extra: dict[str, Any], name:
         ({"time_limit": 0}, r"'time_limit'.*above 0"),
         ({"time_limit": "long"}, r"'time_limit'.*number.*'long'"),
         ({"time_limit": float("nan")}, r"'time_limit'.*finite"),
+        ({"time_limit": 10**400}, r"'time_limit'.*number"),
         ({"mip_gap": -1}, r"'mip_gap'.*0 or more"),
         ({"seed": -1}, r"'seed'.*at least 0"),
         ({"seed": 0.5}, r"'seed'.*whole number"),

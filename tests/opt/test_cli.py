@@ -122,6 +122,17 @@ def test_a_console_without_the_characters_loses_nothing(stored: Path, encoding: 
     assert Assignment.load(out).status.value == "optimal"
 
 
+@pytest.mark.parametrize("redirection", ["2>&1 | head -1", "2>/dev/full", ">/dev/full", "| true"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_listener_that_went_away_loses_nothing(stored: Path, redirection: str, unbuffered: str) -> None:
+    out, code = stored.parent / "r.npz", stored.parent / "code"
+    command = f"({sys.executable} -m qpm_opt.cli solve {stored} {out}; echo $? > {code}) {redirection}"
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    subprocess.run(["bash", "-c", command], env=environment, check=False, capture_output=True, timeout=60)
+    assert code.read_text() == "0\n"
+    assert Assignment.load(out).status.value == "optimal"
+
+
 def test_tables_with_other_labels_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     A.to_csv(tmp_path / "A.csv")
     pd.Series(np.arange(9.0), index=A.columns[::-1]).to_csv(tmp_path / "b.csv")

@@ -81,7 +81,7 @@ def test_a_thousand_equal_classes_take_seconds() -> None:
     values = np.tile(np.linspace(1.0, 0.1, 50), (1000, 1))
     began = time.perf_counter()
     found = distinct_sets(values, np.full(1000, 5))
-    assert time.perf_counter() - began < 20.0
+    assert time.perf_counter() - began < 60.0  # 5 s on a core of its own
     assert found is not None
     assert len({row.tobytes() for row in found}) == 1000
     # All classes alike: the best is the thousand best sets, whoever gets which.

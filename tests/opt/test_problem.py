@@ -227,6 +227,8 @@ def test_series_in_another_order_are_refused_without_labels_too() -> None:
         {"n_select": np.array([3, 4])},
         {"class_similarity": np.ma.masked_array(A, mask=A > 0.8)},
         {"class_similarity": A * 1e200},
+        {"class_similarity": A * 1e-200},
+        {"n_per_class": 10**30},
         {"excluded_features": {"a": 1}},
     ],
     ids=str,

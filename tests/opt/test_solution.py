@@ -122,6 +122,8 @@ def test_malformed_content_is_refused(result: Assignment) -> None:
         ("class_labels", ["a"]),
         ("runtime", None),
         ("bound", "x"),
+        ("bound", float("nan")),
+        ("trace", [{"time": "a", "objective": None, "bound": 1.0}]),
         ("terms", None),
         ("trace", [{"x": 1}]),
         ("status", "great"),

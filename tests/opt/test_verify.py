@@ -117,6 +117,15 @@ def test_wrong_bounds(good: Assignment) -> None:
     assert "bound nan" in str(verify(problem(), dataclasses.replace(good, bound=float("nan"))))
 
 
+def test_small_numbers_are_checked_too() -> None:
+    small = AssignmentProblem(A * 1e-12, (R + R.T) * 1e-12, A[0] * 1e-12, n_select=5, n_per_class=2)
+    good = solve_assignment(small, solver="pyomo")
+    assert verify(small, good).ok
+    assert "lies below" in str(verify(small, dataclasses.replace(good, bound=good.objective * 0.999)))
+    worse = dataclasses.replace(good.terms, bias=good.terms.bias * 1.01)
+    assert "is claimed" in str(verify(small, changed(good, terms=worse)))
+
+
 def test_wrong_names_and_sizes(good: Assignment) -> None:
     assert "there is no bound" in str(verify(problem(), dataclasses.replace(good, bound=None)))
     assert "chosen from 77 features" in str(verify(problem(), dataclasses.replace(good, n_features=77)))
