@@ -41,7 +41,7 @@ def greedy_set(space: SearchSpace, start: IntArray | None = None) -> IntArray:
     """Add the feature of the largest gain until there are enough, beginning with `start` and the forced features."""
     taken = space.forced.copy()
     if start is not None:
-        taken[start[: max(0, space.n_select - int(taken.sum() - taken[start].sum()))]] = True
+        taken[start[~taken[start]][: space.n_select - int(taken.sum())]] = True
     floor = float(space.values[space.values > -space.barrier].min(initial=0.0))
     pressure = space.penalties[taken].sum(axis=0)
     while taken.sum() < space.n_select:
