@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qpm_opt.api import solve_assignment
-from qpm_opt.backends import backend_names
+from qpm_opt.backends import backend_names, backend_version
 from qpm_opt.backends.search_log import Progress
 from qpm_opt.errors import (
     BackendUnavailableError,
@@ -37,6 +37,7 @@ __all__ = [
     "UnsupportedError",
     "Verification",
     "backend_names",
+    "backend_version",
     "penalties_from_similarity",
     "solve_assignment",
     "verify",

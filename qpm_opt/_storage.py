@@ -99,7 +99,12 @@ def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
         zlib.error,
         zipfile.BadZipFile,
     ) as error:
-        raise InvalidInputError(f"The file {str(path)!r} is damaged or is no .npz file ({error}).") from error
+        raise InvalidInputError(f"The file {str(path)!r} is damaged or is no .npz file ({_reason(error)}).") from error
+
+
+def _reason(error: Exception) -> str:
+    # NumPy takes any file that it does not know for a pickle, and says how to load one unsafely.
+    return "it starts like no such file" if "pickle" in str(error) else str(error)
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

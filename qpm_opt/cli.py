@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version as package_version
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -188,6 +189,7 @@ def _read_table(name: str) -> Any:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
         frame = pd.read_csv(path, index_col=0)
+        _refuse_unnamed(name, frame)
         if all(str(name).isdecimal() for name in frame.columns):  # numbers, as they are in the first column
             frame.columns = pd.Index([int(name) for name in frame.columns])
         return frame
@@ -195,6 +197,17 @@ def _read_table(name: str) -> Any:
         raise InvalidInputError(f"The file {name!r} does not exist.") from None
     except (OSError, ValueError, EOFError) as error:
         raise InvalidInputError(f"The file {name!r} is damaged or is no {path.suffix} file ({error}).") from error
+
+
+def _refuse_unnamed(name: str, frame: pd.DataFrame) -> None:
+    """Numbers in the first column under a heading are data, not names: reading on would lose them."""
+    if not frame.shape[1]:
+        raise InvalidInputError(f"The file {name!r} must hold several columns, separated by commas. Got one.")
+    if pd.api.types.is_numeric_dtype(frame.index) and frame.index.name is not None:
+        raise InvalidInputError(
+            f"The file {name!r} must have names in its first row and column, and an empty first cell. Got the number "
+            f"{frame.index[0]} under {frame.index.name!r}; write it with pandas' to_csv, or save the numbers as .npy."
+        )
 
 
 def _one_column(name: str, table: Any) -> Any:
@@ -209,6 +222,8 @@ def _one_column(name: str, table: Any) -> Any:
 
 
 def _read_any(name: str) -> AssignmentProblem | Assignment:
+    if not name.endswith((".json", ".npz")):
+        raise InvalidInputError(f"A stored problem or result must end in .npz or .json. Got {name!r}.")
     if name.endswith(".json") or _storage.kind_of(name) == Assignment.KIND:
         return Assignment.load(name)
     return AssignmentProblem.load(name)
@@ -296,12 +311,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qpm-opt", description="Choose a few shared features that describe every class."
     )
+    parser.add_argument("--version", action="version", version=f"qpm {package_version('qpm')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     solve = _command(commands, "solve", _solve, "solve a problem and write the result")
     solve.add_argument("problem", metavar="PROBLEM", help="stored problem (.npz), or class similarity (.csv, .npy)")
     solve.add_argument("out", metavar="OUT", help="result to write, .npz or .json")
-    tables = solve.add_argument_group("with a table of class similarity (classes × features)")
+    tables = solve.add_argument_group(
+        "with a table of class similarity (classes × features)",
+        "A .csv table has commas, names in its first row and in its first column, and an empty first cell, as pandas' "
+        "to_csv writes it. Names must agree between tables; .npy arrays have none and go by position.",
+    )
     tables.add_argument("--redundancy", metavar="FILE", help="penalties of pairs of features, .csv or .npy")
     tables.add_argument("--similarity", metavar="FILE", help="similarity of features, from which penalties are made")
     tables.add_argument("--bias", metavar="FILE", help="bias of each feature, .csv or .npy")
@@ -328,7 +348,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("file", metavar="FILE", help="problem or result")
     show.add_argument("--classes", action="store_true", help="list the features of each class")
     show.add_argument("--plot", metavar="FILE", help="picture to write, such as .png or .pdf")
-    show.add_argument("--kind", default="matrix", help="what to draw: matrix or convergence (default: %(default)s)")
+    show.add_argument("--kind", default="matrix", help="what --plot draws: matrix (default) or convergence")
     return parser
 
 

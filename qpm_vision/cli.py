@@ -61,11 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     logging.basicConfig(
-        level=logging.DEBUG if arguments.verbose else logging.ERROR, format="%(levelname)s %(name)s: %(message)s"
+        level=logging.DEBUG if arguments.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    if arguments.verbose:
-        for noisy in ("matplotlib", "PIL"):
-            logging.getLogger(noisy).setLevel(logging.INFO)
+    for noisy in ("matplotlib", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.INFO if arguments.verbose else logging.ERROR)
     try:
         arguments.command(arguments)
     except QPMError as error:
@@ -105,6 +104,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from qpm_vision._progress import make_reporter
     from qpm_vision.evaluation import score_table
     from qpm_vision.pipeline import evaluate_run
+    from qpm_vision.run_folder import RunFolder
 
     with make_reporter() as report:
         scores = evaluate_run(
@@ -115,6 +115,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             reporter=report,
         )
     print(score_table([(name, figures.to_dict()) for name, figures in scores.items()]))
+    if arguments.out is not None:
+        target = Path(arguments.out)
+        RunFolder(target.parent).write_json(target.name, {name: figures.to_dict() for name, figures in scores.items()})
+        print(f"written to {target}")
 
 
 def _explain(arguments: argparse.Namespace) -> None:
@@ -122,7 +126,14 @@ def _explain(arguments: argparse.Namespace) -> None:
     from qpm_vision.run_folder import RunFolder
 
     folder = RunFolder.open(arguments.run)
-    explainer = load_explainer(folder)
+    data = None
+    if arguments.data is not None:
+        from qpm_vision.config import RunConfig
+        from qpm_vision.data import load_data
+
+        config = RunConfig.from_dict(folder.config())
+        data = load_data(arguments.data, test_share=config.test_share, seed=config.seed)
+    explainer = load_explainer(folder, data=data)
     if arguments.compare is not None:
         figure, _ = plot_comparison(explainer, *arguments.compare)
         name = f"comparison-{'-'.join(arguments.compare)}"
@@ -192,18 +203,18 @@ def _configured(arguments: argparse.Namespace) -> RunConfig:
 
     data = _absolute(arguments.data)
     folder = RunFolder(arguments.out)
-    if folder.has_run:
-        base = RunConfig.from_dict({**folder.config(), "data": data})
-    elif arguments.config is not None:
-        base = RunConfig.from_dict({**_read_settings(Path(arguments.config)), "data": data})
-    else:
-        base = RunConfig(data)
+    settings = folder.config() if folder.has_run and folder.is_begun else {}
+    if arguments.config is not None:
+        settings |= _read_settings(Path(arguments.config))
+    base = RunConfig.from_dict({**settings, "data": data})
     if arguments.recipe is not None:
         base = base.with_recipe(arguments.recipe)
     given = vars(arguments)
     for stage in ("dense", "fine_tuning"):
         options = {"epochs": f"{stage}_epochs", "batch_size": "batch_size", "augmentation": "augmentation"}
         changes = {name: given[option] for name, option in options.items() if given[option] is not None}
+        if "epochs" in changes:
+            changes["least_steps"] = 0
         if changes:
             base = replace(base, **{stage: replace(getattr(base, stage), **changes)})
     changes = {name: given[name] for name in _RUN_OPTIONS if given[name] is not None}
@@ -232,7 +243,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidInputError(
-            f"The '--config' option must name a JSON or YAML file. Cannot read {str(path)!r}: {error}"
+            f"The '--config' option must name a JSON or YAML file. Cannot read {str(path)!r}: "
+            + " ".join(str(error).split())
         ) from error
     if not isinstance(data, dict):
         raise InvalidInputError(f"The file {str(path)!r} must hold keys and values. Got a {type(data).__name__}.")
@@ -283,7 +295,17 @@ def _print_installation() -> None:
         devices.append("mps")
     print(f"{'devices':<14} {', '.join(devices)}; {torch.get_num_threads()} threads")
     print(f"{'backbones':<14} {', '.join(backbone_names())}")
-    print(f"{'solvers':<14} {', '.join(backend_names())}")
+    print(f"{'solvers':<14} {', '.join(filter(_is_installed, backend_names()))}")
+
+
+def _is_installed(solver: str) -> bool:
+    from qpm_opt import BackendUnavailableError, backend_version
+
+    try:
+        backend_version(solver)
+    except BackendUnavailableError:
+        return False
+    return True
 
 
 def _print_run(folder: RunFolder) -> None:
@@ -333,6 +355,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train image classifiers whose every class is described by a handful of shared features.",
     )
     parser.set_defaults(verbose=False)
+    parser.add_argument("--version", action="version", version=f"qpm {importlib.metadata.version('qpm')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name", parser_class=_Parser)
 
     demo = _command(commands, "demo", _demo, "train on small digits, in a few minutes without a GPU")
@@ -353,7 +376,10 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = _command(commands, "evaluate", _evaluate, "score the models of a run")
     evaluate.add_argument("run", metavar="RUN", help="run folder")
-    evaluate.add_argument("--data", help="other data with the same classes (default: those of the run)")
+    evaluate.add_argument(
+        "--data", help="other images of the same classes; all are scored unless they come divided (default: the run's)"
+    )
+    evaluate.add_argument("--out", metavar="FILE", help="JSON file to write")
     evaluate.add_argument("--size", type=int, help="expected side of the images; an error if the model has another")
     evaluate.add_argument("--device", default="auto", help="cpu, cuda, … (default: what is there)")
 
@@ -362,6 +388,7 @@ def _parser() -> argparse.ArgumentParser:
     what = explain.add_mutually_exclusive_group()
     what.add_argument("--class", dest="class_name", metavar="NAME", help="the features of one class")
     what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="what two classes share and what tells them apart")
+    explain.add_argument("--data", help="where the images of the run are now (default: where they were)")
     explain.add_argument("--out", metavar="FILE", help="picture to write, .png, .pdf or .svg (default: in RUN/figures)")
 
     info = _command(commands, "info", _info, "versions, devices, backbones and solvers; or what a run is")
@@ -395,10 +422,14 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--n-per-class", type=int, help="features of each class (default: 5)")
     training = parser.add_argument_group("training")
     training.add_argument("--recipe", help="small (default) or paper")
-    training.add_argument("--dense-epochs", type=int, help="epochs of the dense model")
-    training.add_argument("--fine-tuning-epochs", type=int, help="epochs of the interpretable model")
-    training.add_argument("--batch-size", type=int, help="images in a batch")
-    training.add_argument("--augmentation", help="none, shift or paper")
+    training.add_argument(
+        "--dense-epochs", type=int, help="epochs of the dense model (small: 5, more for few images; paper: 150)"
+    )
+    training.add_argument(
+        "--fine-tuning-epochs", type=int, help="epochs of the interpretable model (small: 4, more; paper: 40)"
+    )
+    training.add_argument("--batch-size", type=int, help="images in a batch (small: 32; paper: 16)")
+    training.add_argument("--augmentation", help="none, shift or paper (small: shift; paper: paper)")
     training.add_argument("--seed", type=int, help="of everything random (default: 0)")
     training.add_argument("--test-share", type=float, help="where the data have no test set (default: 0.25)")
     training.add_argument("--device", help="cpu, cuda, … (default: what is there)")

@@ -13,8 +13,11 @@ from qpm_vision.training import PAPER_DENSE, PAPER_FINE_TUNING, SMALL_DENSE, SMA
 
 __all__ = ["FREE_KEYS", "RECIPES", "RunConfig", "differences"]
 
-FREE_KEYS = frozenset({"device", "workers"})
-"""Keys that may change when a run is continued: they say where it is computed, not what."""
+FREE_KEYS = frozenset({"data", "device", "workers"})
+"""Keys that may change when a run is continued: they say where it is computed and where the images lie, not what.
+
+That the images are the same is seen from the images.
+"""
 
 RECIPES: dict[str, dict[str, TrainingSettings]] = {
     "paper": {"dense": PAPER_DENSE, "fine_tuning": PAPER_FINE_TUNING},

@@ -54,7 +54,7 @@ class Scored(Protocol):
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of merit (QPM, Norrenbrock et al., ICLR 2025); None where one does not apply.
+    """Figures of merit (QPM, Norrenbrock et al., ICLR 2025); None where one does not apply or nothing is there for it.
 
     Attributes:
         accuracy_test: Share of test images that are classified correctly.
@@ -68,18 +68,22 @@ class Scores:
         features: Features in use.
         features_per_class: Features of a class, on average.
         contrastiveness_images: Training images that contrastiveness was computed from.
+        test_images: Test images.
+        train_images: Training images.
     """
 
     accuracy_test: float
-    accuracy_train: float
+    accuracy_train: float | None
     spatial_diversity: float
     class_independence: float | None
     contrastiveness: float | None
-    correlation: float
+    correlation: float | None
     structural_grounding: float | None
     features: int
     features_per_class: float
     contrastiveness_images: int
+    test_images: int
+    train_images: int
 
     def to_dict(self) -> dict[str, float | int | None]:
         """By name, for JSON."""
@@ -88,10 +92,10 @@ class Scores:
 
 def evaluate(
     model: Scored,
-    train: Batches,
+    train: Batches | None,
     test: Batches,
     *,
-    n_train: int,
+    n_train: int = 0,
     class_relation: npt.ArrayLike | None = None,
     binary: bool = True,
     seed: int = 0,
@@ -104,7 +108,8 @@ def evaluate(
 
     Args:
         model: The model, on `device`.
-        train: Un-augmented training batches (images (B, 3, H, W), labels (B,)).
+        train: Un-augmented training batches (images (B, 3, H, W), labels (B,)); None to leave out what is defined on
+            them.
         test: Test batches.
         n_train: Number of training images.
         class_relation: Given similarity of classes, (n_classes, n_classes).
@@ -114,7 +119,7 @@ def evaluate(
         on_images: Called with the number of images seen so far, in both passes together.
 
     Raises:
-        InvalidInputError: There are no training or no test images.
+        InvalidInputError: There are no images.
     """
     weights = model.weight.detach().abs().float().cpu()
     n_classes, n_features = weights.shape
@@ -132,7 +137,7 @@ def evaluate(
             right_test += _right(output.logits, labels)
             seen_test += len(labels)
             _tell(on_images, seen_test)
-        for images, labels in train:
+        for images, labels in train or ():
             output = model(images.to(device))
             features = output.features.float().cpu()
             independence.update(features, labels)
@@ -144,7 +149,7 @@ def evaluate(
             right_train += _right(output.logits, labels)
             seen_train += len(labels)
             _tell(on_images, seen_test + seen_train)
-    if not seen_train or not seen_test:
+    if not seen_test or (train is not None and not seen_train):
         raise InvalidInputError(
             f"The 'train' and 'test' parameters must hold images. Got {seen_train} and {seen_test}; "
             "nothing can be scored."
@@ -155,17 +160,19 @@ def evaluate(
     grounded = class_relation is not None and binary
     return Scores(
         accuracy_test=right_test / seen_test,
-        accuracy_train=right_train / seen_train,
+        accuracy_train=right_train / seen_train if seen_train else None,
         spatial_diversity=diversity.compute(),
-        class_independence=_number(independence.compute()),
+        class_independence=_number(independence.compute()) if seen_train else None,
         contrastiveness=contrast.compute() if contrast_images > 1 else None,
-        correlation=correlated.compute(),
+        correlation=correlated.compute() if seen_train else None,
         structural_grounding=structural_grounding(weights, class_relation, _GROUNDING_PAIRS)
         if grounded and class_relation is not None
         else None,
         features=int(sizes["features"]),
         features_per_class=sizes["features_per_class"],
         contrastiveness_images=contrast_images,
+        test_images=seen_test,
+        train_images=seen_train,
     )
 
 
@@ -179,6 +186,8 @@ _ROWS = (
     ("structural grounding", "structural_grounding", "%"),
     ("features", "features", "d"),
     ("features per class", "features_per_class", "g"),
+    ("images, test", "test_images", "d"),
+    ("images, training", "train_images", "d"),
 )
 
 

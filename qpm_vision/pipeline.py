@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -35,12 +34,19 @@ from qpm_opt import (
     solve_assignment,
     verify,
 )
-from qpm_vision._data_identity import data_identity, identity_differences
+from qpm_vision._data_identity import data_identity
+from qpm_vision._preflight import (
+    pick_device,
+    refuse_changed_config,
+    refuse_changed_data,
+    refuse_misfit,
+    refuse_other_classes,
+)
 from qpm_vision._progress import Reporter, SilentReporter
 from qpm_vision.backbones import build_backbone
 from qpm_vision.checkpoint import load_checkpoint, require_preprocessing, save_checkpoint
-from qpm_vision.config import RunConfig, differences
-from qpm_vision.data import ImageData, ImageSet, load_data, make_loader
+from qpm_vision.config import RunConfig
+from qpm_vision.data import ImageData, ImageSet, JoinedImages, load_data, make_loader
 from qpm_vision.evaluation import Scores, evaluate
 from qpm_vision.explain import Explainer, closest_pair, collect_gallery, plot_comparison, plot_overview
 from qpm_vision.explain.gallery import Gallery
@@ -51,9 +57,11 @@ from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
 from qpm_vision.statistics import FeatureStatistics, Locality, feature_redundancy
 from qpm_vision.training import TrainingSettings, accuracy, train
 
-__all__ = ["evaluate_run", "pick_device", "run"]
+__all__ = ["evaluate_run", "run"]
 
 Classifier = DenseClassifier | QPMClassifier
+
+_COARSE = 4
 
 _log = logging.getLogger(__name__)
 
@@ -84,17 +92,33 @@ def run(
         QPMError: Anything else that goes wrong on the way; what is finished stays finished.
     """
     report = SilentReporter() if reporter is None else reporter
-    place = _prepared(config, folder)
+    place = RunFolder(folder)
+    begun = place.has_run and place.is_begun
+    if begun:
+        refuse_changed_config(place, config)
+        if redo is None and len(place.stages()) == len(STAGES):
+            report.message(f"{place.path}: already finished")
+            return place
+    else:
+        place.refuse_foreign_content()
+    images = load_data(config.data, **_split_of(config)) if data is None else data
+    identity = data_identity(images)
+    if begun:
+        refuse_changed_data(place, config.data, identity)
+    refuse_misfit(config, images)
+    if not begun:
+        RunFolder.create(folder, config.to_dict())
     with place.lock(), report:
         if redo is not None:
             place.forget_from(redo)
+        place.write_config(config.to_dict())
+        place.write_json("data.json", identity)
+        place.write_csv("skipped.csv", ["path", "reason"], [[str(item.path), item.reason] for item in images.skipped])
+        report.message(_described(images))
         finished = place.stages()
         if finished:
             report.message(f"{place.path}: {', '.join(finished)} already finished")
-        if len(finished) == len(STAGES):
-            return place
-        work = _Work(config, place, report, _checked_data(config, place, data, report))
-        _refuse_misfit(work)
+        work = _Work(config, place, report, images)
         for stage in STAGES:
             if stage in finished:
                 continue
@@ -120,7 +144,9 @@ def evaluate_run(
 
     Args:
         run_folder: A run whose fine-tuning is finished.
-        data: Other images of the same classes, or what `load_data` takes; by default the data of the run.
+        data: Other images of the same classes, or what `load_data` takes; by default the data of the run. All images of
+            a source that has no test set of its own are scored as test images; figures that are defined on training
+            images are then left out.
         size: What the side of the images is expected to be; nothing by default.
         device: Where to compute.
         reporter: Told about progress; nobody by default.
@@ -129,7 +155,7 @@ def evaluate_run(
         Scores of "dense" and "qpm".
 
     Raises:
-        InvalidInputError: The classes differ from those of the run.
+        InvalidInputError: The classes differ from those of the run, or its own data have changed.
         ProtocolMismatchError: The models were made for another size.
         RunFolderError: The run has no finished models, or they are damaged.
     """
@@ -140,89 +166,27 @@ def evaluate_run(
             f"The run in {str(folder.path)!r} has no finished model: it has the stages "
             f"{', '.join(folder.stages()) or 'none'}. Continue it with the command that began it."
         )
-    if not isinstance(data, ImageData):
-        data = load_data(data or config.data, test_share=config.test_share, seed=config.seed)
-    _refuse_other_classes(tuple(folder.read_json("data.json")["class_names"]), data.class_names)
-    work = _Work(config, folder, SilentReporter() if reporter is None else reporter, data)
+    images = data if isinstance(data, ImageData) else load_data(data or config.data, **_split_of(config))
+    refuse_other_classes(tuple(folder.read_json("data.json")["class_names"]), images.class_names)
+    if data is None:
+        refuse_changed_data(folder, config.data, data_identity(images))
+    elif not isinstance(data, ImageData) and not images.divided:
+        everything = JoinedImages(images.train, images.test)
+        images = dataclasses.replace(images, train=everything.subset([]), test=everything)
+    work = _Work(config, folder, SilentReporter() if reporter is None else reporter, images)
     return {name: _scores(work, name, size) for name in _MODELS}
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is there.
-
-    Raises:
-        InvalidInputError: There is no such device.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInputError(
-            f"The 'device' parameter must name a device of this machine, such as 'cpu'. Got {name!r} ({reason}); "
-            "'auto' picks one that works."
-        ) from error
-    return device
+def _split_of(config: RunConfig) -> dict[str, Any]:
+    return {"test_share": config.test_share, "seed": config.seed}
 
 
-# -- before the stages ---------------------------------------------------------------------------------------------
-
-
-def _prepared(config: RunConfig, folder: str | os.PathLike[str]) -> RunFolder:
-    place = RunFolder(folder)
-    if not place.has_run:
-        return RunFolder.create(folder, config.to_dict())
-    changed = differences(place.config(), config.to_dict())
-    if changed:
-        listed = ", ".join(f"{key}: {old!r} → {new!r}" for key, (old, new) in changed.items())
-        raise InvalidInputError(
-            f"The run in {str(place.path)!r} was begun with another configuration ({listed}). "
-            "Use the former values to continue it, or a new folder for a new run."
-        )
-    return place
-
-
-def _checked_data(config: RunConfig, place: RunFolder, data: ImageData | None, report: Reporter) -> ImageData:
-    images = load_data(config.data, test_share=config.test_share, seed=config.seed) if data is None else data
-    identity = data_identity(images)
-    if (place.path / "data.json").exists():
-        changed = identity_differences(place.read_json("data.json"), identity)
-        if changed:
-            raise InvalidInputError(
-                f"The data {config.data!r} have changed since the run in {str(place.path)!r} was begun ({changed}). "
-                "Restore them, or use a new folder."
-            )
-    else:
-        place.write_json("data.json", identity)
-    place.write_csv("skipped.csv", ["path", "reason"], [[str(item.path), item.reason] for item in images.skipped])
-    report.message(
-        f"{images.name}: {len(images.class_names)} classes, {len(images.train):,} training and "
-        f"{len(images.test):,} test images"
-        + (f", {len(images.skipped)} skipped (see skipped.csv)" if images.skipped else "")
+def _described(data: ImageData) -> str:
+    skipped = f", {len(data.skipped)} skipped (see skipped.csv)" if data.skipped else ""
+    return (
+        f"{data.name}: {len(data.class_names)} classes, {len(data.train):,} training and {len(data.test):,} test images"
+        + skipped
     )
-    return images
-
-
-def _refuse_misfit(work: _Work) -> None:
-    """What can be known to fail before hours of training."""
-    config, n_classes = work.config, work.n_classes
-    if n_classes < 2:
-        raise InvalidInputError(f"The data {config.data!r} must have at least 2 classes. Got {n_classes}.")
-    for name, images in (("training", work.data.train), ("test", work.data.test)):
-        if not len(images):
-            raise InvalidInputError(
-                f"The data {config.data!r} must have {name} images. Got none; change 'test_share' or add images."
-            )
-    if math.comb(config.n_select, config.n_per_class) < n_classes:
-        raise InvalidInputError(
-            f"The 'n_select' parameter must allow a different set of features for each of the {n_classes} classes. "
-            f"Got {config.n_select}, which has only {math.comb(config.n_select, config.n_per_class)} sets of "
-            f"n_per_class = {config.n_per_class}; raise n_select."
-        )
 
 
 @dataclass
@@ -278,15 +242,17 @@ class _Work:
 def _dense(work: _Work) -> None:
     torch.manual_seed(work.config.seed)
     backbone = build_backbone(work.config.backbone)
-    if work.config.n_select > backbone.n_features:
-        raise InvalidInputError(
-            f"The 'n_select' parameter must be at most the {backbone.n_features} features of the backbone "
-            f"{work.config.backbone!r}. Got {work.config.n_select}."
-        )
     preprocessing = backbone.preprocessing
     if work.config.size is not None:
         preprocessing = dataclasses.replace(preprocessing, size=work.config.size)
     model = DenseClassifier(backbone, work.n_classes)
+    with torch.no_grad():
+        side = min(model.eval()(torch.zeros(1, 3, preprocessing.size, preprocessing.size)).maps.shape[2:])
+    if side < _COARSE:
+        work.report.message(
+            f"note: the maps have {side} × {side} places only, so pictures cannot show exactly where a feature is; "
+            "a larger size, or a backbone of a smaller stride, gives more"
+        )
     _train(work, "dense", model, preprocessing, work.config.dense)
     _save(work, "dense.safetensors", model, preprocessing)
 
@@ -372,6 +338,9 @@ def _assignment(work: _Work) -> None:
         raise QPMError(f"The solver {result.solver!r} returned an invalid assignment; please report this.\n{checked}")
     gap = "no bound" if result.gap is None else f"gap {result.gap:.2%}"
     work.report.message(f"assignment by {result.solver}: objective {result.objective:.4f}, {gap}")
+    idle = int((~result.weights.any(axis=0)).sum())
+    if idle:
+        work.report.message(f"note: {idle} of the {config.n_select} kept features describe no class; fewer would do")
     result.save(work.folder.path / "assignment.npz")
 
 
@@ -386,6 +355,12 @@ def _evaluation(work: _Work) -> None:
     model, preprocessing = _untuned(work)
     before = accuracy(model, work.batches(work.data.test, preprocessing), work.device)
     metrics["qpm_before_fine_tuning"] = {"accuracy_test": before}
+    after = metrics["qpm"]["accuracy_test"]
+    if after < before:
+        work.report.message(
+            f"note: fine-tuning lowered the test accuracy from {before:.1%} to {after:.1%}; more epochs or another "
+            "learning rate may help"
+        )
     result = _read_assignment(work.folder)
     metrics["assignment"] = {
         "solver": result.solver,
@@ -450,7 +425,7 @@ def _scores(work: _Work, name: str, size: int | None = None) -> Scores:
     data = work.data
     return evaluate(
         model,
-        work.batches(data.train, preprocessing),
+        work.batches(data.train, preprocessing) if len(data.train) else None,
         work.batches(data.test, preprocessing),
         n_train=len(data.train),
         class_relation=data.class_relation,
@@ -458,20 +433,6 @@ def _scores(work: _Work, name: str, size: int | None = None) -> Scores:
         seed=work.config.seed,
         device=work.device,
         on_images=work.counter(f"evaluating {name}", len(data.train) + len(data.test)),
-    )
-
-
-def _refuse_other_classes(known: tuple[str, ...], given: tuple[str, ...]) -> None:
-    if known == given:
-        return
-    missing = [name for name in known if name not in given][:5]
-    foreign = [name for name in given if name not in known][:5]
-    parts = [f"{what} {', '.join(names)}" for what, names in (("without", missing), ("with", foreign)) if names] or [
-        "in another order"
-    ]
-    raise InvalidInputError(
-        f"The 'data' must have the {len(known)} classes that the model knows, in their order. Got {len(given)} "
-        f"classes, {' and '.join(parts)}; name and sort them like those of the run."
     )
 
 
@@ -498,6 +459,7 @@ def _train(
     work: _Work, stage: str, model: Classifier, preprocessing: Preprocessing, settings: TrainingSettings
 ) -> None:
     work.folder.drop_history(stage)
+    settings = settings.for_images(len(work.data.train))
 
     def on_epoch(row: dict[str, Any], _model: Classifier) -> None:
         work.folder.add_history(stage, row)

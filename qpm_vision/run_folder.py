@@ -84,20 +84,45 @@ class RunFolder:
             RunFolderError: There is something else at that place, or it cannot be written to.
         """
         folder = cls(path)
+        folder.refuse_foreign_content()
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            foreign = sorted(item.name for item in folder.path.iterdir() if not item.name.startswith("."))
         except OSError as error:
-            raise RunFolderError(
-                f"Cannot use {str(path)!r} as a run folder: {error.strerror or error}. {_FRESH_FOLDER}"
-            ) from error
-        if foreign:
-            raise RunFolderError(
-                f"The folder {str(path)!r} is no run folder: it has no {CONFIG}, but holds {', '.join(foreign[:3])}"
-                f"{', …' if len(foreign) > 3 else ''}. {_FRESH_FOLDER}"
-            )
-        folder.write_json(CONFIG, {"format": FORMAT, **config})
+            raise folder._unusable(error) from error
+        folder.write_config(config)
         return folder
+
+    def refuse_foreign_content(self) -> None:
+        """Raise where a file, or a folder with other things than a run in it, is in the place of the folder.
+
+        Raises:
+            RunFolderError: There is.
+        """
+        try:
+            names = sorted(item.name for item in self.path.iterdir() if not item.name.startswith("."))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unusable(error) from error
+        if names and not self.has_run:
+            raise RunFolderError(
+                f"The folder {str(self.path)!r} is no run folder: it has no {CONFIG}, but holds {', '.join(names[:3])}"
+                f"{', …' if len(names) > 3 else ''}. {_FRESH_FOLDER}"
+            )
+
+    def _unusable(self, error: OSError) -> RunFolderError:
+        return RunFolderError(
+            f"Cannot use {str(self.path)!r} as a run folder: {error.strerror or error}. {_FRESH_FOLDER}"
+        )
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Keep the configuration, in place of an earlier one."""
+        self.write_json(CONFIG, {"format": FORMAT, **config})
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything was trained here yet."""
+        return bool(self.stages()) or bool(self.history())
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:

@@ -74,6 +74,7 @@ class TrainingSettings:
 
     Attributes:
         epochs: Passes over the training images.
+        least_steps: Where there are so few images that the epochs have fewer steps than this, more epochs are made.
         learning_rate: Of the backbone; with "one-cycle" the largest one.
         head_learning_rate: Of everything that is not backbone; None: `learning_rate`.
         momentum: Of SGD, at least 0 and below 1.
@@ -92,6 +93,7 @@ class TrainingSettings:
     """
 
     epochs: int = 5
+    least_steps: int = 0
     learning_rate: float = 0.02
     head_learning_rate: float | None = None
     momentum: float = 0.9
@@ -106,7 +108,7 @@ class TrainingSettings:
     gradient_norm: float | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("step_epochs", 1), ("batch_size", 2)):
+        for name, least in (("epochs", 1), ("least_steps", 0), ("step_epochs", 1), ("batch_size", 2)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise _wrong(name, f"an integer of at least {least}", value)
@@ -124,6 +126,11 @@ class TrainingSettings:
                 raise _wrong(name, "a number of at least 0 and below 1", getattr(self, name))
         for name, known in (("schedule", SCHEDULES), ("augmentation", AUGMENTATIONS)):
             _require_known(name, getattr(self, name), known)
+
+    def for_images(self, n_images: int) -> TrainingSettings:
+        """The same, with as many epochs as that number of images needs for `least_steps`."""
+        steps = max(1, math.ceil(n_images / self.batch_size))
+        return replace(self, epochs=max(self.epochs, math.ceil(self.least_steps / steps)), least_steps=0)
 
 
 def _one_cycle(settings: TrainingSettings, done: float) -> float:
@@ -160,10 +167,10 @@ PAPER_FINE_TUNING = replace(
 )
 """Fine-tuning of QPM (Norrenbrock et al., ICLR 2025)."""
 
-SMALL_DENSE = TrainingSettings()
+SMALL_DENSE = TrainingSettings(least_steps=200)
 """Dense training in minutes on a CPU, for a pretrained EfficientNet-Lite0 on images of about 64 pixels."""
 
-SMALL_FINE_TUNING = replace(SMALL_DENSE, epochs=4, learning_rate=0.01)
+SMALL_FINE_TUNING = replace(SMALL_DENSE, epochs=4, least_steps=160, learning_rate=0.01)
 """Fine-tuning in minutes on a CPU."""
 
 
@@ -209,6 +216,8 @@ def train(
     """
     place = torch.device(device)
     model.to(place)
+    if not callable(images):
+        settings = settings.for_images(len(images))
     loader_of = images if callable(images) else _loaders(images, model, settings, preprocessing, seed, workers)
     optimizer = _optimizer(model, settings)
     history: list[dict[str, Any]] = []

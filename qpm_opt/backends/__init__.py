@@ -15,7 +15,7 @@ from qpm_opt._validation import nearest
 from qpm_opt.backends.base import Backend
 from qpm_opt.errors import BackendUnavailableError, InvalidInputError
 
-__all__ = ["BACKENDS", "BackendSpec", "backend_names", "load_backend", "missing_packages"]
+__all__ = ["BACKENDS", "BackendSpec", "backend_names", "backend_version", "load_backend", "missing_packages"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,16 @@ def backend_names() -> tuple[str, ...]:
 def missing_packages(spec: BackendSpec) -> list[str]:
     """What pip has to install before the back end can be used."""
     return [package for name, package in spec.needs.items() if importlib.util.find_spec(name) is None]
+
+
+def backend_version(name: str) -> str:
+    """Version of the solver behind a back end.
+
+    Raises:
+        InvalidInputError: There is no back end of that name.
+        BackendUnavailableError: Something it needs is not installed; the message says what to install.
+    """
+    return load_backend(name).version()
 
 
 def load_backend(name: str) -> Backend:

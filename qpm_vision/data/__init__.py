@@ -18,7 +18,7 @@ from pathlib import Path
 
 from qpm_opt import InvalidInputError
 from qpm_vision.data._split import check_split
-from qpm_vision.data.base import ArrayImages, CachedImages, FileImages, ImageData, ImageSet, SkippedImage
+from qpm_vision.data.base import ArrayImages, CachedImages, FileImages, ImageData, ImageSet, JoinedImages, SkippedImage
 from qpm_vision.data.digits import load_digits_data
 from qpm_vision.data.fashion_mnist import load_fashion_mnist
 from qpm_vision.data.hangul import draw_hangul
@@ -32,6 +32,7 @@ __all__ = [
     "FileImages",
     "ImageData",
     "ImageSet",
+    "JoinedImages",
     "SkippedImage",
     "UnreadableImageError",
     "data_names",

@@ -17,7 +17,7 @@ from qpm_vision.data.images import read_image
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ArrayImages", "CachedImages", "FileImages", "ImageData", "ImageSet", "SkippedImage"]
+__all__ = ["ArrayImages", "CachedImages", "FileImages", "ImageData", "ImageSet", "JoinedImages", "SkippedImage"]
 
 
 @dataclass(frozen=True)
@@ -225,6 +225,29 @@ class _Subset(ImageSet):
         return self._source.name(int(self._indices[position]))
 
 
+class JoinedImages(ImageSet):
+    """The images of two sets of the same classes, one after the other, as a view."""
+
+    def __init__(self, first: ImageSet, second: ImageSet) -> None:
+        super().__init__(np.concatenate([first.labels, second.labels]), first.class_names)
+        self._first = first
+        self._second = second
+
+    def image(self, position: int) -> Image.Image:
+        """An image, 8-bit RGB and upright."""
+        source, place = self._source(position)
+        return source.image(place)
+
+    def name(self, position: int) -> str:
+        """What its set calls it."""
+        source, place = self._source(position)
+        return source.name(place)
+
+    def _source(self, position: int) -> tuple[ImageSet, int]:
+        place = range(len(self))[position]
+        return (self._first, place) if place < len(self._first) else (self._second, place - len(self._first))
+
+
 @dataclass(frozen=True, eq=False)
 class ImageData:
     """A data set.
@@ -237,6 +260,7 @@ class ImageData:
         skipped: Files that could not be read.
         class_relation: (n_classes, n_classes) float64, how much classes have in common by what is known about them
             (zero diagonal), or None.
+        divided: Whether the data came with a test set of their own; else `test` was set aside here.
     """
 
     name: str
@@ -245,6 +269,7 @@ class ImageData:
     class_names: tuple[str, ...]
     skipped: tuple[SkippedImage, ...] = ()
     class_relation: npt.NDArray[np.float64] | None = None
+    divided: bool = False
 
     def __post_init__(self) -> None:
         for part, images in (("train", self.train), ("test", self.test)):

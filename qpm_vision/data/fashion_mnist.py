@@ -68,7 +68,7 @@ def load_fashion_mnist(folder: str | Path | None = None) -> ImageData:
     for part, start in _PARTS:
         images, labels = found[f"{start}-images-idx3-ubyte"], found[f"{start}-labels-idx1-ubyte"]
         sets[part] = _read_part(part, images or place, labels or place)
-    return ImageData(name="fashion-mnist", train=sets["train"], test=sets["test"], class_names=CLASS_NAMES)
+    return ImageData("fashion-mnist", train=sets["train"], test=sets["test"], class_names=CLASS_NAMES, divided=True)
 
 
 def _find(folder: Path, stem: str) -> Path | None:

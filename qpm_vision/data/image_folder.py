@@ -87,6 +87,7 @@ def load_image_folder(
         class_names=listing.class_names,
         skipped=skipped,
         class_relation=read_class_relation(relation_file, listing.class_names) if relation_file.exists() else None,
+        divided=listing.divided,
     )
 
 

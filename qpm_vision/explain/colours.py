@@ -7,18 +7,23 @@ import numpy.typing as npt
 
 __all__ = ["PALETTE", "feature_colours"]
 
-PALETTE = ("#e69f00", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#0072b2", "#f0e442", "#882255")
-"""The colours of Okabe and Ito without black, and a wine red; all stand out on grey."""
+PALETTE = (
+    *("#e69f00", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#0072b2", "#f0e442", "#882255"),
+    *("#44aa99", "#999933", "#332288", "#aa4499"),
+)
+"""The colours of Okabe and Ito without black, and some of Tol's muted ones; all stand out on grey."""
 
 
 def feature_colours(weights: npt.ArrayLike) -> tuple[str, ...]:
     """Give every feature a colour of `PALETTE`.
 
     Features that describe a common class get different colours as far as there are enough; the colours are used
-    equally often otherwise. They depend on the weights alone: a feature keeps its colour in every picture of a model.
+    equally often otherwise. There are far fewer colours than features, so a picture is coloured for what it shows: its
+    features are known by their numbers, and told apart by their colours.
 
     Args:
-        weights: W, (n_classes, n_select) of 0/1.
+        weights: W of the classes that a picture shows, (n_classes, n_select) of 0/1. A row of their union makes all
+            their features different.
 
     Returns:
         n_select colours as #rrggbb.

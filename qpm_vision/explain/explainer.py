@@ -12,7 +12,6 @@ import torch
 
 from qpm_opt import InvalidInputError
 from qpm_vision.data.base import ImageSet
-from qpm_vision.explain.colours import feature_colours
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.heatmaps import overlay, strength
 from qpm_vision.model import QPMClassifier
@@ -50,7 +49,6 @@ class Explainer:
     Attributes:
         selected: Numbers of the kept features in the backbone, (n_select,).
         weights: W, (n_classes, n_select) of 0/1.
-        colours: #rrggbb for each kept feature, the same in every picture.
     """
 
     def __init__(
@@ -68,7 +66,6 @@ class Explainer:
         self.class_names = tuple(class_names)
         self.selected = np.asarray(model.selected.cpu()).astype(np.int64)
         self.weights = np.asarray(model.weight.detach().cpu() > 0).astype(np.uint8)
-        self.colours = feature_colours(self.weights)
         self.n_images = int(gallery.n_images.sum())
         self._device = torch.device(device)
         self._transform = preprocessing.transform()
@@ -132,10 +129,10 @@ class Explainer:
             self._views[position] = View(np.clip(image, 0.0, 1.0).astype(np.float32), presence)
         return self._views[position]
 
-    def heat(self, position: int, column: int) -> FloatArray:
-        """A training image in grey with one feature in its colour, (H, W, 3)."""
+    def heat(self, position: int, column: int, colour: str) -> FloatArray:
+        """A training image in grey with one feature in this colour (#rrggbb), (H, W, 3)."""
         view = self.view(position)
-        return overlay(view.image, view.presence[column], self.colours[column])
+        return overlay(view.image, view.presence[column], colour)
 
 
 def closest_pair(weights: npt.ArrayLike, similarity: npt.ArrayLike | None = None) -> tuple[int, int]:

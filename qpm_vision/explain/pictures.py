@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qpm_opt import InvalidInputError
+from qpm_vision.explain.colours import feature_colours
 from qpm_vision.explain.explainer import Explainer
 from qpm_vision.explain.fonts import drawable, font_families
 
@@ -49,6 +50,7 @@ def draw_class(explainer: Explainer, name: str | int, fig: Figure | None = None)
     """
     index = explainer.class_index(name)
     columns = explainer.features_of(index)
+    colours = feature_colours(explainer.weights[[index]])
     own = explainer.best_images(index, _OWN_IMAGES)
     figure, grid = _grid(fig, 1 + len(columns), [_CELL] * len(own), [_CELL] * _OTHER_CLASSES)
     _title(
@@ -65,15 +67,15 @@ def draw_class(explainer: Explainer, name: str | int, fig: Figure | None = None)
     _text(grid[0, first_other], "the same feature\nin other classes", _PALE, size=8.5, bottom=True)
     for row, column in enumerate(columns, start=1):
         others = [other for other in explainer.classes_with(column) if other != index]
-        _feature_label(grid[row, 0], explainer, column, _shared_text(explainer, others))
+        _feature_label(grid[row, 0], explainer.selected[column], colours[column], _shared_text(explainer, others))
         for place, position in enumerate(own):
-            _image(grid[row, 1 + place], explainer.heat(position, column), explainer.colours[column])
+            _image(grid[row, 1 + place], explainer.heat(position, column, colours[column]), colours[column])
         shown = _most_active(explainer, others, column)
         for place in range(_OTHER_CLASSES):
             ax = grid[row, first_other + place]
             if place < len(shown):
                 other, position = shown[place]
-                _image(ax, explainer.heat(position, column), explainer.colours[column])
+                _image(ax, explainer.heat(position, column, colours[column]), colours[column])
                 _caption(ax, _name(explainer, other))
             else:
                 ax.set_axis_off()
@@ -99,13 +101,14 @@ def draw_comparison(
     if a == b:
         raise InvalidInputError(
             f"The two classes must differ to be compared. Got {explainer.class_names[a]!r} twice; "
-            "draw one class with plot_class."
+            "for one class there is a picture of its own."
         )
     of_a, of_b = explainer.features_of(a), explainer.features_of(b)
     name_a, name_b = _name(explainer, a), _name(explainer, b)
     rows = [(column, "both classes") for column in of_a if column in of_b]
     rows += [(column, f"only class {name_a}") for column in of_a if column not in of_b]
     rows += [(column, f"only class {name_b}") for column in of_b if column not in of_a]
+    colours = feature_colours([explainer.weights[a] | explainer.weights[b]])
     images = {index: explainer.best_images(index, _OWN_IMAGES) for index in (a, b)}
     figure, grid = _grid(fig, 1 + len(rows), [_CELL] * len(images[a]), [_CELL] * len(images[b]))
     shared = sum(where == "both classes" for _, where in rows)
@@ -125,10 +128,16 @@ def draw_comparison(
                 ax.set_title(_name(explainer, index), fontsize=11, fontfamily=_fonts(_name(explainer, index)), pad=4)
             for row, (column, _) in enumerate(rows, start=1):
                 has = bool(explainer.weights[index, column])
-                _image(grid[row, place], explainer.heat(position, column), explainer.colours[column] if has else None)
+                _image(
+                    grid[row, place],
+                    explainer.heat(position, column, colours[column]),
+                    colours[column] if has else None,
+                )
             place += 1
     for row, (column, where) in enumerate(rows, start=1):
-        _feature_label(grid[row, 0], explainer, column, "\n".join(textwrap.wrap(where, 26, max_lines=3)))
+        _feature_label(
+            grid[row, 0], explainer.selected[column], colours[column], "\n".join(textwrap.wrap(where, 26, max_lines=3))
+        )
     _note(figure, explainer)
     return figure, grid
 
@@ -149,15 +158,17 @@ def draw_overview(
     chosen = _kindred(explainer) if names is None else [explainer.class_index(name) for name in names]
     if not chosen:
         raise InvalidInputError("The 'names' parameter must hold at least one class. Got none.")
+    colours = feature_colours(explainer.weights[chosen])
     widest = max(len(explainer.features_of(index)) for index in chosen)
     labels = ["\n".join(textwrap.wrap(_name(explainer, index), 14, max_lines=4)) for index in chosen]
     label = 0.9 if max(map(len, labels)) <= 6 else 1.6
-    figure, grid = _grid(fig, len(chosen), [_CELL], [_CELL] * widest, label=label, gap_below=0.28)
-    n_classes, n_select = explainer.weights.shape
+    figure, grid = _grid(fig, len(chosen), [_CELL], [_CELL] * widest, label=label, gap_below=0.36)
+    n_classes = len(explainer.weights)
+    used = explainer.weights.sum(axis=0)
     few = "" if len(chosen) == n_classes else f" ({len(chosen)} classes shown)"
     _title(
         figure,
-        f"{n_classes} classes, described by {n_select} features that they share{few}",
+        f"{n_classes} classes, described by {(used > 0).sum()} features, {(used > 1).sum()} of them shared{few}",
         "Each row is a class: its best image, and where on it each of its features is. "
         "A feature has the same number and colour in every row.",
     )
@@ -173,7 +184,7 @@ def draw_overview(
                 _image(ax, explainer.view(position).image)
             else:
                 column = columns[place - 1]
-                _image(ax, explainer.heat(position, column), explainer.colours[column])
+                _image(ax, explainer.heat(position, column, colours[column]), colours[column])
                 others = [other for other in explainer.classes_with(column) if other != index]
                 _caption(ax, f"feature {explainer.selected[column]}\n{_also_text(explainer, others)}")
     _note(figure, explainer)
@@ -213,9 +224,10 @@ def _also_text(explainer: Explainer, others: Sequence[int]) -> str:
     if not others:
         return "in no other class"
     names = ", ".join(_name(explainer, other) for other in others)
-    if len(names) > 16:
-        return f"also in {len(others)} class{'' if len(others) == 1 else 'es'}"
-    return f"also in {names}"
+    if len(names) <= 16:
+        return f"also in {names}"
+    shown = textwrap.shorten(names, 22, placeholder=" …")
+    return f"also in {len(others)} class{'' if len(others) == 1 else 'es'}:\n{shown}"
 
 
 def _name(explainer: Explainer, index: int) -> str:
@@ -271,11 +283,19 @@ def _fonts(text: str) -> list[str]:
 def _title(figure: Figure, text: str, below: str) -> None:
     width, height = _inches(figure)
     left = 0.12 / width
+    lines = textwrap.wrap(text, max(24, int(width * 8.5)), max_lines=2)
     figure.text(
-        left, 1 - 0.1 / height, text, va="top", fontsize=13, fontweight="bold", color=_INK, fontfamily=_fonts(text)
+        left,
+        1 - 0.1 / height,
+        "\n".join(lines),
+        va="top",
+        fontsize=13,
+        fontweight="bold",
+        color=_INK,
+        fontfamily=_fonts(text),
     )
     wrapped = "\n".join(textwrap.wrap(below, max(40, int(width * 15))))
-    figure.text(left, 1 - 0.36 / height, wrapped, va="top", fontsize=8.5, color=_PALE)
+    figure.text(left, 1 - (0.36 + 0.22 * (len(lines) - 1)) / height, wrapped, va="top", fontsize=8.5, color=_PALE)
 
 
 def _note(figure: Figure, explainer: Explainer) -> None:
@@ -322,14 +342,12 @@ def _text(ax: Axes, text: str, colour: str, *, size: float, bottom: bool = False
     )
 
 
-def _feature_label(ax: Axes, explainer: Explainer, column: int, below: str) -> None:
+def _feature_label(ax: Axes, number: int, colour: str, below: str) -> None:
     from matplotlib.patches import Rectangle
 
     ax.set_axis_off()
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
-    ax.add_patch(Rectangle((0.06, 0.6), 0.07, 0.12, facecolor=explainer.colours[column], edgecolor="none"))
-    ax.text(
-        0.17, 0.66, f"feature {explainer.selected[column]}", va="center", fontsize=10, color=_INK, fontweight="bold"
-    )
+    ax.add_patch(Rectangle((0.06, 0.6), 0.07, 0.12, facecolor=colour, edgecolor="none"))
+    ax.text(0.17, 0.66, f"feature {number}", va="center", fontsize=10, color=_INK, fontweight="bold")
     ax.text(0.17, 0.54, below, va="top", fontsize=8, color=_PALE, fontfamily=_fonts(below), linespacing=1.25)

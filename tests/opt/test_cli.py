@@ -180,3 +180,27 @@ def test_show_wants_a_result_for_pictures(stored: Path, capsys: pytest.CaptureFi
     assert cli.main(["solve", str(stored), str(stored.parent / "r.npz")]) == 0
     assert cli.main(["show", str(stored.parent / "r.npz"), "--plot", "picture.unknown"]) == 2
     assert "Cannot write the picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("f0,f1,f2\n1,0,1\n0,1,1\n", "Got the number 1 under 'f0'"),
+        ("3,1,4\n1,0,1\n0,1,1\n", "must have names in its first row and column"),
+        ("f0,f1\n0.5,0.1\n", "Got the number 0.5 under 'f0'"),
+        (";f0;f1\na;1;0\n", "separated by commas"),
+    ],
+)
+def test_tables_without_names_are_refused(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "A.csv").write_text(text)
+    assert cli.main(["solve", str(tmp_path / "A.csv"), str(tmp_path / "r.npz")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_other_files_are_no_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    A.to_csv(tmp_path / "A.csv")
+    assert cli.main(["show", str(tmp_path / "A.csv")]) == 2
+    assert cli.main(["verify", str(tmp_path / "A.csv"), str(tmp_path / "A.csv")]) == 2
+    assert "pickle" not in capsys.readouterr().err

@@ -276,3 +276,34 @@ def test_errors_are_values_too() -> None:
         RunFolder(Path("nowhere")).forget_from("x")
     assert issubclass(InvalidInputError, ValueError)
     assert json.loads(json.dumps(RunConfig("digits").to_dict()))["data"] == "digits"
+
+
+def test_a_configuration_file_counts_when_a_run_goes_on(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _ensure(trained)
+    changed = trained.parent / "changed.yaml"
+    changed.write_text("n_select: 5\n")
+    assert _train(trained, "--config", str(changed), "--n-select", "4") == 0  # options are stronger than the file
+    assert cli.main(["train", "tiny", str(trained), "--config", str(changed)]) == 2
+    assert "n_select: 4 → 5" in capsys.readouterr().err
+    assert cli.main(["train", "tiny", str(trained), "--config", "nowhere.yaml"]) == 2
+    assert "qpm-vision: The '--config' option must name" in capsys.readouterr().err
+    changed.write_text("{")
+    assert cli.main(["train", "tiny", str(trained.parent / "new"), "--config", str(changed)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("qpm-vision: The '--config' option must name")
+    assert len(error.splitlines()) == 1
+
+
+def test_scores_can_be_kept(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _ensure(trained)
+    assert cli.main(["evaluate", str(trained), "--out", str(tmp_path / "s.json"), "--device", "cpu"]) == 0
+    assert "images, test" in capsys.readouterr().out
+    assert json.loads((tmp_path / "s.json").read_text())["qpm"]["test_images"] == 24
+
+
+@pytest.mark.parametrize("tool", ["qpm_opt", "qpm_vision"])
+def test_version(tool: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        __import__(f"{tool}.cli", fromlist=["main"]).main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("qpm 0.")

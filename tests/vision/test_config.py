@@ -79,7 +79,7 @@ def test_differences_name_nested_keys_and_leave_out_the_place_of_computation() -
     )
     found = differences(config.to_dict(), other.to_dict())
     assert found == {"seed": (0, 7), "dense.epochs": (config.dense.epochs, config.dense.epochs + 1)}
-    assert {"device", "workers"} == FREE_KEYS
+    assert {"data", "device", "workers"} == FREE_KEYS
 
 
 def test_the_paper_recipe_is_the_papers() -> None:

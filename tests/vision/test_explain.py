@@ -48,7 +48,7 @@ def test_features_of_a_class_get_different_colours() -> None:
 
 
 def test_palette_is_told_apart_and_used_evenly() -> None:
-    colours = feature_colours(np.eye(16))
+    colours = feature_colours(np.eye(2 * len(PALETTE)))
     assert sorted(colours.count(colour) for colour in PALETTE) == [2] * len(PALETTE)
 
 

@@ -20,14 +20,17 @@ import numpy as np
 import pytest
 
 import qpm_vision.pipeline as pipeline
-from qpm_opt import Assignment, AssignmentProblem, InvalidInputError, verify
+from qpm_opt import Assignment, AssignmentProblem, InvalidInputError, QPMError, verify
+from qpm_vision._preflight import pick_device
+from qpm_vision._progress import SilentReporter
 from qpm_vision.checkpoint import load_checkpoint
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ArrayImages, ImageData
 from qpm_vision.explain import load_explainer, plot_class
 from qpm_vision.model import QPMClassifier
-from qpm_vision.pipeline import evaluate_run, pick_device, run
+from qpm_vision.pipeline import evaluate_run, run
 from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
+from qpm_vision.training import TrainingSettings
 from tests.vision.tiny import CLASSES, TINY, registered, tiny_data
 
 FILES = {
@@ -50,7 +53,7 @@ FILES = {
 
 def tiny_config(**changes: Any) -> RunConfig:
     config = RunConfig("tiny", backbone=TINY, n_select=4, n_per_class=2, solve_seconds=5.0, device="cpu")
-    small = {"epochs": 2, "batch_size": 16, "augmentation": "none"}
+    small = {"epochs": 2, "least_steps": 0, "batch_size": 16, "augmentation": "none"}
     config = replace(config, dense=replace(config.dense, **small), fine_tuning=replace(config.fine_tuning, **small))
     return replace(config, **changes)
 
@@ -395,3 +398,101 @@ def test_evaluating_under_another_protocol_or_other_classes_is_refused(finished:
     )
     with pytest.raises(InvalidInputError, match=r"classes.*west.*vest"):
         evaluate_run(finished, renamed)
+
+
+# -- nothing is spoilt by a start that is refused --------------------------------------------------------------------
+
+
+def _folder_of_images(root: Path, per_class: int = 8, seed: int = 0) -> Path:
+    data = tiny_data(per_class, seed)
+    for position in range(len(data.train)):
+        place = root / data.class_names[int(data.train.labels[position])]
+        place.mkdir(parents=True, exist_ok=True)
+        data.train.image(position).save(place / f"{position:03}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_select": 9},
+        {"backbone": "resnet50"},
+        {"device": "tpu9"},
+        {"solver": "pyomo:gurobi"},
+        {"data": "folder:/nowhere/at/all"},
+    ],
+)
+def test_a_refused_start_leaves_nothing_behind(tmp_path: Path, changes: dict[str, Any]) -> None:
+    data = None if "data" in changes else tiny_data()
+    with pytest.raises(QPMError):
+        run(tiny_config(**changes), tmp_path / "run", data=data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_sizes_that_the_backbone_cannot_take_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"'size'.*at least 32 pixels.*Got 7"):
+        run(tiny_config(backbone="efficientnet-lite0", size=7), tmp_path / "run", data=tiny_data())
+
+
+def test_a_run_in_which_nothing_was_trained_takes_another_configuration(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", tiny_config(n_select=5).to_dict())
+    assert list(run(tiny_config(), folder.path, data=tiny_data()).stages()) == list(STAGES)
+    assert folder.config()["n_select"] == 4
+
+
+def test_a_refused_redo_leaves_the_run_finished(copy: RunFolder) -> None:
+    with pytest.raises(InvalidInputError, match="have changed"):
+        run(tiny_config(), copy.path, data=tiny_data(13), redo="evaluation")
+    with pytest.raises(InvalidInputError, match="'stage'"):
+        run(tiny_config(), copy.path, data=tiny_data(), redo="evaluations")
+    assert list(copy.stages()) == list(STAGES)
+
+
+def test_images_may_move_but_not_change(tmp_path: Path) -> None:
+    here = _folder_of_images(tmp_path / "here")
+    folder = run(tiny_config(data=str(here)), tmp_path / "run")
+    there = here.rename(tmp_path / "there")
+    folder.forget_from("explanation")
+    again = run(tiny_config(data=str(there)), tmp_path / "run")
+    assert list(again.stages()) == list(STAGES)
+    assert again.config()["data"] == str(there)
+    next(there.rglob("*.png")).unlink()
+    with pytest.raises(InvalidInputError, match="have changed"):
+        evaluate_run(folder)
+
+
+def test_all_images_of_an_undivided_folder_are_scored(tmp_path: Path) -> None:
+    folder = run(tiny_config(data=str(_folder_of_images(tmp_path / "own"))), tmp_path / "run")
+    other = _folder_of_images(tmp_path / "other", per_class=5, seed=7)
+    scores = evaluate_run(folder, str(other))["qpm"]
+    assert (scores.test_images, scores.train_images) == (20, 0)
+    assert scores.accuracy_train is None
+    assert scores.correlation is None
+    assert 0 <= scores.accuracy_test <= 1
+    for part in ("train", "test"):
+        _folder_of_images(tmp_path / "divided" / part, per_class=3)
+    divided = evaluate_run(folder, str(tmp_path / "divided"))["qpm"]
+    assert (divided.test_images, divided.train_images) == (12, 12)
+
+
+def test_few_images_get_more_epochs() -> None:
+    settings = TrainingSettings(epochs=5, least_steps=200, batch_size=32)
+    assert settings.for_images(144).epochs == 40
+    assert settings.for_images(11_200).epochs == 5
+    assert settings.for_images(1).epochs == 200
+    assert settings.for_images(144).least_steps == 0
+
+
+def test_what_deserves_a_second_look_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+
+    class Listener(SilentReporter):
+        def message(self, text: str) -> None:
+            messages.append(text)
+
+    monkeypatch.setattr(pipeline, "accuracy", lambda *_: 1.0)
+    monkeypatch.setattr(pipeline, "_COARSE", 5)
+    run(tiny_config(), tmp_path / "run", data=tiny_data(), reporter=Listener())
+    text = "\n".join(messages)
+    assert "the maps have 4 × 4 places only" in text
+    assert "fine-tuning lowered the test accuracy from 100.0%" in text

@@ -1,0 +1,107 @@
+"""What can be known to fail before hours of training, and whether a run goes on with what it was begun with."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from qpm_opt import InvalidInputError, backend_version
+from qpm_vision._data_identity import identity_differences
+from qpm_vision.backbones import build_backbone
+from qpm_vision.config import RunConfig, differences
+from qpm_vision.data import ImageData
+from qpm_vision.run_folder import RunFolder
+
+__all__ = ["pick_device", "refuse_changed_config", "refuse_changed_data", "refuse_misfit", "refuse_other_classes"]
+
+
+def refuse_changed_config(place: RunFolder, config: RunConfig) -> None:
+    """Raise where a run was begun with another configuration; names the keys that differ."""
+    changed = differences(place.config(), config.to_dict())
+    if changed:
+        listed = ", ".join(f"{key}: {old!r} → {new!r}" for key, (old, new) in changed.items())
+        raise InvalidInputError(
+            f"The run in {str(place.path)!r} was begun with another configuration ({listed}). "
+            "Use the former values to continue it, or a new folder for a new run."
+        )
+
+
+def refuse_changed_data(place: RunFolder, source: str, identity: dict[str, Any]) -> None:
+    """Raise where a run was begun with other images, classes or another split."""
+    changed = identity_differences(place.read_json("data.json"), identity)
+    if changed:
+        raise InvalidInputError(
+            f"The data {source!r} have changed since the run in {str(place.path)!r} was begun ({changed}). "
+            "Restore them, or use a new folder."
+        )
+
+
+def refuse_misfit(config: RunConfig, data: ImageData) -> None:
+    """Raise where configuration, data, backbone, solver and machine do not fit together."""
+    n_classes = len(data.class_names)
+    if n_classes < 2:
+        raise InvalidInputError(f"The data {config.data!r} must have at least 2 classes. Got {n_classes}.")
+    for name, images in (("training", data.train), ("test", data.test)):
+        if not len(images):
+            raise InvalidInputError(
+                f"The data {config.data!r} must have {name} images. Got none; change 'test_share' or add images."
+            )
+    if math.comb(config.n_select, config.n_per_class) < n_classes:
+        raise InvalidInputError(
+            f"The 'n_select' parameter must allow a different set of features for each of the {n_classes} classes. "
+            f"Got {config.n_select}, which has only {math.comb(config.n_select, config.n_per_class)} sets of "
+            f"n_per_class = {config.n_per_class}; raise n_select."
+        )
+    pick_device(config.device)
+    if config.solver != "auto":
+        backend_version(config.solver)
+    backbone = build_backbone(config.backbone, pretrained=False)
+    if config.n_select > backbone.n_features:
+        raise InvalidInputError(
+            f"The 'n_select' parameter must be at most the {backbone.n_features} features of the backbone "
+            f"{config.backbone!r}. Got {config.n_select}."
+        )
+    if config.size is not None and config.size < backbone.least_size:
+        raise InvalidInputError(
+            f"The 'size' parameter must be at least {backbone.least_size} pixels for the backbone {config.backbone!r}. "
+            f"Got {config.size}."
+        )
+
+
+def refuse_other_classes(known: tuple[str, ...], given: tuple[str, ...]) -> None:
+    """Raise where the classes of images are not those of a model."""
+    if known == given:
+        return
+    missing = [name for name in known if name not in given][:5]
+    foreign = [name for name in given if name not in known][:5]
+    parts = [f"{what} {', '.join(names)}" for what, names in (("without", missing), ("with", foreign)) if names] or [
+        "in another order"
+    ]
+    raise InvalidInputError(
+        f"The 'data' must have the {len(known)} classes that the model knows, in their order. Got {len(given)} "
+        f"classes, {' and '.join(parts)}; name and sort them like those of the run."
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is there.
+
+    Raises:
+        InvalidInputError: There is no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidInputError(
+            f"The 'device' parameter must name a device of this machine, such as 'cpu'. Got {name!r} ({reason}); "
+            "'auto' picks one that works."
+        ) from error
+    return device
