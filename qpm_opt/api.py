@@ -34,8 +34,8 @@ _EXACT_PAIRS = 1_000
 
 
 def pick_solver(problem: AssignmentProblem) -> str:
-    """The back end that `solver="auto"` stands for: an exact one for small problems, swap search for large ones."""
-    return "pyomo" if problem.class_similarity.size <= _EXACT_PAIRS else "local_search"
+    """The back end that `solver="auto"` stands for: the plain model for toys, the decomposition for everything else."""
+    return "pyomo" if problem.class_similarity.size <= _EXACT_PAIRS else "decomposition"
 
 
 def solve_assignment(

@@ -9,16 +9,34 @@ the result bounds the whole problem from above whatever t is; a subgradient meth
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.search_space import SearchSpace
 
-__all__ = ["penalty_free_bound"]
+__all__ = ["PenaltyFreeBound", "penalty_free_bound"]
 
 _SLACK = 1e-9
 """Relative amount by which the bound is rounded up, far above the rounding error of its sums."""
+
+
+@dataclass(frozen=True, eq=False)
+class PenaltyFreeBound:
+    """A bound and the multipliers that prove it.
+
+    Attributes:
+        bound: Upper bound on the objective of every assignment, rounded up.
+        thresholds: (n_classes,) t.
+        without: (n,) bound on assignments that do not keep a feature.
+        including: (n,) bound on assignments that keep it.
+    """
+
+    bound: float
+    thresholds: FloatArray
+    without: FloatArray
+    including: FloatArray
 
 
 def penalty_free_bound(
@@ -27,7 +45,7 @@ def penalty_free_bound(
     *,
     iterations: int = 150,
     keep_going: Callable[[], bool] = lambda: True,
-) -> float:
+) -> PenaltyFreeBound:
     """Upper bound on the objective of every assignment.
 
     Args:
@@ -35,9 +53,6 @@ def penalty_free_bound(
         start: Local features whose thresholds to start from; the best features by bias and total value by default.
         iterations: Subgradient steps.
         keep_going: Asked before each step.
-
-    Returns:
-        The lowest bound found, rounded up.
     """
     thresholds = _thresholds(space, _some_features(space) if start is None else start)
     best = np.inf
@@ -48,7 +63,8 @@ def penalty_free_bound(
         if bound < best - 1e-6 * abs(best) if np.isfinite(best) else True:
             best, best_thresholds, stalled = bound, thresholds, 0
         else:
-            best = min(best, bound)
+            if bound < best:
+                best, best_thresholds = bound, thresholds
             stalled += 1
             if stalled >= 5:
                 step, stalled, thresholds = step / 2, 0, best_thresholds
@@ -58,7 +74,22 @@ def penalty_free_bound(
             break
         target = best - 0.01 * abs(best)
         thresholds = thresholds - step * (bound - target) / length * slope
-    return best + _SLACK * _size(space, best_thresholds)
+    return _with_exchanges(space, best + _SLACK * _size(space, best_thresholds), best_thresholds)
+
+
+def _with_exchanges(space: SearchSpace, bound: float, thresholds: FloatArray) -> PenaltyFreeBound:
+    """Add what the bound becomes when one feature has to leave the best ones, or has to join them."""
+    worth = space.bias + np.maximum(space.values - thresholds[:, None], 0.0).sum(axis=0)
+    ranked = np.where(space.forced, np.inf, worth)
+    order = np.argsort(-ranked, kind="stable")
+    last, rest = worth[order[space.n_select - 1]], order[space.n_select :]
+    following = worth[rest[0]] if len(rest) else -np.inf
+    without, including = np.full(len(worth), bound), np.full(len(worth), bound)
+    inside = order[: space.n_select]
+    inside = inside[~space.forced[inside]]
+    without[inside] = bound - worth[inside] + following
+    including[rest] = bound + worth[rest] - last if len(inside) else -np.inf
+    return PenaltyFreeBound(bound, thresholds, without, including)
 
 
 def _some_features(space: SearchSpace) -> IntArray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ class SearchSpace:
         forced: (n,) bool, candidates that every solution keeps.
         constant: Value of the required pairs.
         barrier: Larger than any difference between two objectives.
+        unit: What the objective is multiplied by, so that solvers see numbers of a familiar size.
     """
 
     problem: AssignmentProblem
@@ -42,6 +44,7 @@ class SearchSpace:
     forced: npt.NDArray[np.bool_]
     constant: float
     barrier: float
+    unit: float = 1.0
 
     @classmethod
     def of(cls, problem: AssignmentProblem) -> SearchSpace:
@@ -76,6 +79,39 @@ class SearchSpace:
         """How many features to keep."""
         return self.problem.n_select
 
+    @cached_property
+    def required(self) -> npt.NDArray[np.bool_]:
+        """(n_classes, n) bool: required pairs."""
+        return self.problem.required_mask[:, self.features]
+
+    def scaled(self, factor: float) -> SearchSpace:
+        """The same space with every value multiplied by a positive factor."""
+        return replace(
+            self,
+            values=self.values * factor,
+            penalties=self.penalties * factor,
+            bias=self.bias * factor,
+            constant=self.constant * factor,
+            barrier=self.barrier * factor,
+            unit=self.unit * factor,
+        )
+
+    def restricted(self, kept: npt.NDArray[np.bool_], forced: npt.NDArray[np.bool_]) -> SearchSpace:
+        """The space of some of its features.
+
+        Args:
+            kept: (n,) bool, features that stay.
+            forced: (n,) bool, those that every solution keeps from now on; all of them stay.
+        """
+        return replace(
+            self,
+            features=self.features[kept],
+            values=np.ascontiguousarray(self.values[:, kept]),
+            penalties=np.ascontiguousarray(self.penalties[np.ix_(kept, kept)]),
+            bias=self.bias[kept],
+            forced=forced[kept],
+        )
+
     def to_local(self, selected: IntArray) -> IntArray:
         """Local positions of features of the problem that are candidates; others are left out."""
         return np.flatnonzero(np.isin(self.features, selected))
@@ -97,4 +133,4 @@ class SearchSpace:
         if weights is None:
             return -np.inf, None
         similarity = self.problem.scale * float(self.problem.class_similarity[:, selected][weights].sum())
-        return similarity + self.set_value(chosen), weights
+        return self.unit * similarity + self.set_value(chosen), weights

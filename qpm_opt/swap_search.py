@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.search_space import SearchSpace
 
-__all__ = ["Found", "climb", "greedy_set", "random_set", "swap_gains", "tabu_search"]
+__all__ = ["Found", "climb", "greedy_set", "random_set", "shaken_set", "swap_gains", "tabu_search"]
 
 _EXACT_WIDTH = 8
 """How many exchanges are valued exactly before a tabu move."""
@@ -66,6 +66,16 @@ def random_set(space: SearchSpace, rng: np.random.Generator) -> IntArray:
     free = np.flatnonzero(~space.forced)
     drawn = rng.choice(free, size=space.n_select - int(space.forced.sum()), replace=False)
     return np.sort(np.concatenate([np.flatnonzero(space.forced), drawn]))
+
+
+def shaken_set(space: SearchSpace, chosen: IntArray, rng: np.random.Generator) -> IntArray:
+    """A set with a fifth of its free features replaced at random."""
+    free = chosen[~space.forced[chosen]]
+    outside = np.setdiff1d(np.flatnonzero(~space.forced), chosen)
+    count = min(max(1, len(free) // 5), len(free), len(outside))
+    out = rng.choice(free, size=count, replace=False)
+    into = rng.choice(outside, size=count, replace=False)
+    return np.sort(np.concatenate([np.setdiff1d(chosen, out), into]))
 
 
 def swap_gains(space: SearchSpace, chosen: IntArray) -> FloatArray:

@@ -39,6 +39,11 @@ BACKENDS: dict[str, BackendSpec] = {
     "cpsat": BackendSpec(
         "qpm_opt.backends.cp_sat", {"ortools": "ortools"}, "constraint programming on scaled integers, exact"
     ),
+    "decomposition": BackendSpec(
+        "qpm_opt.backends.decomposition",
+        {"highspy": "'highspy>=1.11,<1.14'"},
+        "swap search, cutting planes, semidefinite bound and branch and cut on the features: exact at full size",
+    ),
     "local_search": BackendSpec(
         "qpm_opt.backends.local_search", {}, "swap search with restarts: good solutions fast, a weak bound"
     ),

@@ -12,7 +12,7 @@ from qpm_opt.problem import AssignmentProblem
 from qpm_opt.relaxation import penalty_free_bound
 from qpm_opt.search_space import SearchSpace
 from qpm_opt.solution import Termination
-from qpm_opt.swap_search import Found, climb, greedy_set, random_set, tabu_search
+from qpm_opt.swap_search import Found, climb, greedy_set, random_set, shaken_set, tabu_search
 
 __all__ = ["CAPABILITIES", "solve", "version"]
 
@@ -49,7 +49,7 @@ def solve(problem: AssignmentProblem, request: Request, log: SearchLog) -> Termi
         elif restart % 2 or best is None:
             chosen = random_set(space, rng)
         else:
-            chosen = _shaken(space, best, rng)
+            chosen = shaken_set(space, best.chosen, rng)
         log.report(f"search {restart + 1} of {request.options['restarts']}")
         chosen = climb(space, chosen, keep_going)
         found = tabu_search(
@@ -58,19 +58,9 @@ def solve(problem: AssignmentProblem, request: Request, log: SearchLog) -> Termi
         if found is not None and (best is None or found.value > best.value):
             best = found
         if restart == 0:
-            log.tighten(penalty_free_bound(space, chosen, keep_going=keep_going), "bound without penalties")
+            log.tighten(penalty_free_bound(space, chosen, keep_going=keep_going).bound, "bound without penalties")
         if log.gap is not None and log.gap <= request.mip_gap:
             return Termination.OPTIMAL
         if not keep_going():
             return Termination.TIME_LIMIT
     return Termination.SEARCH_FINISHED
-
-
-def _shaken(space: SearchSpace, best: Found, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The best set with a fifth of its free features replaced at random."""
-    free = best.chosen[~space.forced[best.chosen]]
-    outside = np.setdiff1d(np.flatnonzero(~space.forced), best.chosen)
-    count = min(max(1, len(free) // 5), len(free), len(outside))
-    out = rng.choice(free, size=count, replace=False)
-    into = rng.choice(outside, size=count, replace=False)
-    return np.sort(np.concatenate([np.setdiff1d(best.chosen, out), into]))

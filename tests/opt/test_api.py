@@ -29,7 +29,7 @@ def test_auto_picks_by_size_and_says_what(caplog: pytest.LogCaptureFixture) -> N
         assert solve_assignment(A, **SIZES).solver == "pyomo"
     assert "solver='auto' picked 'pyomo' for 5 × 9" in caplog.text
     large = AssignmentProblem(np.random.default_rng(0).random((200, 600)))
-    assert pick_solver(large) == "local_search"
+    assert pick_solver(large) == "decomposition"
 
 
 def test_a_problem_and_arrays_give_the_same() -> None:

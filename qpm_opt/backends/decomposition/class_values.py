@@ -1,0 +1,61 @@
+"""The value of a class as a concave function of the kept features, and its supporting lines.
+
+A class with budget k and values a gains from fractional features x the fractional knapsack
+
+    max { a·w : 0 ≤ w ≤ x, Σ w = k } = min over t of  k t + Σ_f max(0, a_f − t) x_f,
+
+and the best t is the value at which the features, taken from best to worst, add up to k. Every t gives a valid line, so
+thresholds are all that cuts and Lagrangian bounds have to agree on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qpm_opt._validation import FloatArray, IntArray
+
+__all__ = ["ClassValues"]
+
+_EMPTY = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class ClassValues:
+    """Values of all classes, sorted once.
+
+    Attributes:
+        values: (n_classes, n) value of each feature for each class.
+        budgets: (n_classes,) features that a class takes.
+        order: (n_classes, n) features of each class from best to worst.
+        ranked: (n_classes, n) their values.
+    """
+
+    values: FloatArray
+    budgets: IntArray
+    order: IntArray
+    ranked: FloatArray
+
+    @classmethod
+    def of(cls, values: FloatArray, budgets: IntArray) -> ClassValues:
+        """Sort the values of all classes."""
+        order = np.argsort(-values, axis=1, kind="stable")
+        return cls(values, budgets, order, np.take_along_axis(values, order, axis=1))
+
+    def thresholds(self, x: FloatArray) -> FloatArray:
+        """(n_classes,) the best t of every class at fractional features x (n,)."""
+        filled = np.cumsum(x[self.order], axis=1)
+        place = (filled < self.budgets[:, None] - _EMPTY).sum(axis=1)
+        place = np.minimum(place, self.values.shape[1] - 1)
+        chosen: FloatArray = self.ranked[np.arange(len(self.ranked)), place]
+        return chosen
+
+    def slopes(self, thresholds: FloatArray) -> FloatArray:
+        """(n_classes, n) max(0, a − t)."""
+        return np.maximum(self.values - thresholds[:, None], 0.0)
+
+    def at(self, x: FloatArray, thresholds: FloatArray) -> FloatArray:
+        """(n_classes,) the lines of `thresholds` at x; the class values where they are the best ones."""
+        line: FloatArray = self.budgets * thresholds + self.slopes(thresholds) @ x
+        return line

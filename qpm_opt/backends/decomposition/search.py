@@ -1,0 +1,261 @@
+"""What is done when: find, bound, fix, cut, bound again, branch.
+
+Every switch depends on counts and values, never on the clock, so a run repeats to the bit unless it hits its time
+limit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from qpm_opt._validation import FloatArray, IntArray
+from qpm_opt.backends._rounds import TOY_PAIRS
+from qpm_opt.backends.base import Request
+from qpm_opt.backends.decomposition.class_values import ClassValues
+from qpm_opt.backends.decomposition.semidefinite import SemidefiniteBound
+from qpm_opt.backends.decomposition.tree import BranchAndCut
+from qpm_opt.backends.search_log import SearchLog
+from qpm_opt.problem import AssignmentProblem
+from qpm_opt.relaxation import penalty_free_bound
+from qpm_opt.search_space import SearchSpace
+from qpm_opt.solution import Termination
+from qpm_opt.swap_search import Found, climb, greedy_set, random_set, shaken_set, tabu_search
+
+__all__ = ["Search"]
+
+_TYPICAL_OBJECTIVE = 1e3
+_EXACT = 1e-9
+"""Relative difference of objectives that rounding explains: where a proof to the end is asked for, it stops here."""
+
+_PATIENCE = 30
+_RESTARTS = 3
+_LEAST_SHRINKAGE = 0.85
+_SMALL_GAP = 0.01
+"""Root gap up to which the tree is sure to be the better way."""
+
+_CERTIFICATE_EVERY = 20
+_CERTIFICATES_WATCHED = 3
+_LEAST_FALL = 0.04
+"""The semidefinite bound is left when three certificates closed less than this share of the gap."""
+
+_NODES_A_ROUND = 200
+
+
+class Search:
+    """The state of one solve."""
+
+    def __init__(self, problem: AssignmentProblem, request: Request, log: SearchLog) -> None:
+        self._request, self._log = request, log
+        space = SearchSpace.of(problem)
+        self._everything = space.scaled(_unit(space))
+        self._rng = np.random.default_rng(request.seed)
+        exact = problem.class_similarity.size <= TOY_PAIRS
+        self._gap = _EXACT if exact else max(request.mip_gap, _EXACT)
+        self._best: Found | None = None  # of local features of the whole space
+        n = len(space.features)
+        self._kept, self._forced = np.ones(n, dtype=bool), space.forced.copy()
+        self._excluded = -np.inf  # bound on all that features left out or forced since then would have given
+
+    # -- the plan ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Termination:
+        """Everything, in order."""
+        space = self._everything
+        start = None if self._request.start is None else space.to_local(self._request.start)
+        chosen = greedy_set(space, start)
+        self._offer_set(chosen, "greedy start")
+        chosen = self._climb_and_search(chosen)
+        free = penalty_free_bound(space, chosen, keep_going=self._keep_going)
+        self._tighten(free.bound, "bound without penalties")
+        self._fix(free.without, free.including)
+        thresholds = free.thresholds
+        tree: BranchAndCut | None = None
+        while not self._is_done():
+            rooted = self._rooted(thresholds)
+            if rooted is None:
+                return self._verdict()
+            tree, thresholds = rooted
+            if self._kept.sum() > _LEAST_SHRINKAGE * len(tree.space.features):
+                break
+        for _ in range(_RESTARTS):
+            if self._is_done():
+                break
+            self._restart()
+        if tree is not None and not self._is_done() and self._worth_a_semidefinite_bound(tree):
+            self._semidefinite()
+            if self._kept.sum() <= _LEAST_SHRINKAGE * len(tree.space.features):
+                rooted = self._rooted(thresholds)
+                if rooted is None:
+                    return self._verdict()
+                tree, thresholds = rooted
+        if tree is not None and not self._is_done():
+            self._branch(tree)
+        return self._verdict()
+
+    def _verdict(self) -> Termination:
+        log = self._log
+        if log.remaining() <= 0.0 and not self._is_closed():
+            return Termination.TIME_LIMIT
+        return Termination.OPTIMAL if log.best is not None else Termination.INFEASIBLE
+
+    def _rooted(self, thresholds: FloatArray) -> tuple[BranchAndCut, FloatArray] | None:
+        """A tree over the features that are left, its root cut, and better thresholds; None where that settles it."""
+        if self._forced.sum() > self._everything.n_select or self._kept.sum() < self._everything.n_select:
+            self._settle(-np.inf)
+            return None
+        kept = np.flatnonzero(self._kept)
+        space = self._everything.restricted(self._kept, self._forced)
+        tree = BranchAndCut(
+            space,
+            ClassValues.of(space.values, space.budgets),
+            thresholds,
+            incumbent=self._objective,
+            tolerance=self._tolerance,
+            on_set=lambda chosen: self._offer_set(kept[chosen], "from the linear program"),
+            seconds_left=self._log.remaining,
+            on_step=lambda bound: self._step(bound, "cutting planes"),
+        )
+        point = tree.root()
+        self._excluded = max(self._excluded, tree.closed)
+        if point is None:
+            self._settle(tree.bound)
+            return None
+        self._tighten(tree.bound, "cutting planes")
+        self._kept[kept[tree.upper < 0.5]] = False
+        self._forced[kept[tree.lower > 0.5]] = True
+        return tree, tree.classes.thresholds(point.x)
+
+    def _worth_a_semidefinite_bound(self, tree: BranchAndCut) -> bool:
+        return self._relative(tree.bound) > _SMALL_GAP and bool(tree.space.penalties.any())
+
+    def _semidefinite(self) -> None:
+        """Iterate on the semidefinite bound as long as it pays."""
+        if self._best is None:
+            return
+        kept = np.flatnonzero(self._kept)
+        space = self._everything.restricted(self._kept, self._forced)
+        if not space.n_select > space.forced.sum():
+            return
+        local = np.flatnonzero(np.isin(kept, self._best.chosen))
+        iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), 0.0, local, self._objective())
+        bounds: list[float] = []
+        while not self._is_done():
+            iteration.step()
+            self._step(math.inf, f"semidefinite bound, iteration {iteration.iterations}")
+            if iteration.iterations % _CERTIFICATE_EVERY:
+                continue
+            certificate = iteration.certificate()
+            self._tighten(certificate.bound, "semidefinite bound")
+            without, including = np.full(len(self._kept), np.inf), np.full(len(self._kept), np.inf)
+            without[kept], including[kept] = certificate.without, certificate.including
+            self._fix(without, including)
+            rounded = np.sort(np.argsort(-iteration.x, kind="stable")[: space.n_select])
+            self._climb_and_search(kept[rounded])
+            bounds.append(certificate.bound)
+            if len(bounds) > _CERTIFICATES_WATCHED:
+                fall = bounds[-1 - _CERTIFICATES_WATCHED] - bounds[-1]
+                if fall < _LEAST_FALL * max(min(bounds) - self._objective(), 0.0):
+                    break
+
+    def _branch(self, tree: BranchAndCut) -> None:
+        while not self._is_done():
+            finished = tree.run(node_limit=_NODES_A_ROUND)
+            self._tighten(tree.bound, "branch and cut")
+            if finished:
+                self._settle(tree.bound)
+                return
+            if not self._is_done():
+                self._restart()
+
+    # -- solutions -----------------------------------------------------------------------------------------------------
+
+    def _offer_set(self, chosen: IntArray, message: str) -> float:
+        value, weights = self._everything.exact(chosen)
+        if weights is not None:
+            self._keep_best(Found(chosen, value, weights), message)
+        return value
+
+    def _keep_best(self, found: Found, message: str = "swap search") -> None:
+        if self._best is None or found.value > self._best.value:
+            self._best = found
+            self._log.offer(self._everything.features[found.chosen], found.weights, message)
+
+    def _climb_and_search(self, chosen: IntArray) -> IntArray:
+        chosen = climb(self._everything, chosen, self._keep_going)
+        self._offer_set(chosen, "swap search")
+        found = tabu_search(
+            self._everything,
+            chosen,
+            self._rng,
+            patience=_PATIENCE,
+            keep_going=self._keep_going,
+            on_improvement=self._keep_best,
+        )
+        return chosen if found is None else found.chosen
+
+    def _restart(self) -> None:
+        self._log.report("swap search")
+        draw = self._rng.random()
+        if self._best is None or draw < 0.3:
+            self._climb_and_search(random_set(self._everything, self._rng))
+        else:
+            self._climb_and_search(shaken_set(self._everything, self._best.chosen, self._rng))
+
+    # -- bounds --------------------------------------------------------------------------------------------------------
+
+    def _objective(self) -> float:
+        return -np.inf if self._best is None else self._best.value
+
+    def _tolerance(self) -> float:
+        return 0.0 if self._best is None else self._gap * abs(self._best.value)
+
+    def _relative(self, bound: float) -> float:
+        objective = self._objective()
+        return np.inf if not np.isfinite(objective) else (bound - objective) / max(1e-9, abs(objective))
+
+    def _tighten(self, bound: float, message: str) -> None:
+        bound = max(bound, self._excluded, self._objective())
+        self._log.tighten(bound / self._everything.unit, message)
+
+    def _settle(self, bound: float) -> None:
+        """What is left of the problem is bounded by `bound`; what was left out by what it was left out for."""
+        if self._best is not None:
+            self._tighten(bound, "proof")
+
+    def _fix(self, without: FloatArray, including: FloatArray) -> None:
+        """Drop and force features by what bounds say of solutions without and with them."""
+        limit = self._objective() + self._tolerance()
+        forced, dropped = self._kept & ~self._forced & (without < limit), self._kept & (including < limit)
+        self._excluded = max([self._excluded, *without[forced], *including[dropped]])
+        self._forced |= forced
+        self._kept &= ~dropped
+
+    def _step(self, bound: float, message: str) -> None:
+        self._tighten(bound, message)
+        self._log.report_now_and_then(message)
+
+    def _keep_going(self) -> bool:
+        return self._log.remaining() > 0.0
+
+    def _is_closed(self) -> bool:
+        log = self._log
+        return (
+            self._best is not None
+            and log.bound is not None
+            and log.bound * self._everything.unit <= self._objective() + self._tolerance()
+        )
+
+    def _is_done(self) -> bool:
+        return not self._keep_going() or self._is_closed()
+
+
+def _unit(space: SearchSpace) -> float:
+    """Factor that brings objectives to a familiar size."""
+    allowed = np.where(space.values > -space.barrier, space.values, 0.0)
+    top = -np.sort(-np.abs(allowed), axis=1)
+    kept = np.arange(top.shape[1]) < space.budgets[:, None]
+    bias = np.sort(np.abs(space.bias))[-space.n_select :]
+    size = float(top[kept].sum()) + float(bias.sum()) + abs(space.constant)
+    return 1.0 if size == 0.0 else 2.0 ** round(math.log2(_TYPICAL_OBJECTIVE / size))

@@ -1,0 +1,349 @@
+"""Branch and cut on the kept features.
+
+Cuts are valid everywhere and shared by all nodes; a node is a pair of ranges for s. The node of the largest bound is
+taken first and followed downwards, so that the linear program changes little from one solve to the next. A feature that
+is whole in every remaining solution by its reduced cost is fixed. Where the features of a node are whole, the set is
+valued exactly, with uniqueness; if the class values of the master still promise more, the set is cut off.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qpm_opt._validation import FloatArray, IntArray
+from qpm_opt.backends.decomposition.class_values import ClassValues
+from qpm_opt.backends.decomposition.cuts import CliqueCut, LinearCut, clique_cuts
+from qpm_opt.backends.decomposition.master import Master, Point
+from qpm_opt.backends.decomposition.uniqueness import price_collisions, priced_cuts
+from qpm_opt.search_space import SearchSpace
+
+__all__ = ["BranchAndCut"]
+
+_WHOLE = 1e-6
+_ROOT_ROUNDS = 400
+_NODE_ROUNDS = 5
+_LEAST_PROGRESS = 2e-3
+_CLIQUES_A_ROUND = 150
+_PATIENCE = 6
+_CANDIDATES = 16
+_RELIABLE = 4
+_PROBE_ITERATIONS = 60
+_STALE_CANDIDATES = 6
+
+
+@dataclass(order=True)
+class _Node:
+    sort_key: float
+    number: int
+    bound: float = field(compare=False)
+    lower: FloatArray = field(compare=False)
+    upper: FloatArray = field(compare=False)
+
+
+class BranchAndCut:
+    """The search; `bound` is valid at any time.
+
+    Args:
+        space: The problem.
+        classes: Its class values.
+        thresholds: (n_classes,) thresholds of the first class cuts.
+        incumbent: Returns the objective of the best known solution.
+        on_set: Told of every promising set of features (local); it values it exactly and returns the value.
+        seconds_left: Asked before every linear program.
+        on_step: Called after every linear program with the bound; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        classes: ClassValues,
+        thresholds: FloatArray,
+        *,
+        incumbent: Callable[[], float],
+        tolerance: Callable[[], float],
+        on_set: Callable[[IntArray], float],
+        seconds_left: Callable[[], float],
+        on_step: Callable[[float], None],
+    ) -> None:
+        self.space, self.classes = space, classes
+        self._incumbent, self._tolerance = incumbent, tolerance
+        self._on_set, self._seconds_left, self._on_step = on_set, seconds_left, on_step
+        n = len(space.features)
+        allowed = np.where(space.values > -space.barrier, space.values, np.nan)
+        least = np.nanmin(np.where(np.isnan(allowed), np.inf, allowed), axis=1)
+        budgets = space.budgets
+        top = np.where(np.arange(n) < budgets[:, None], classes.ranked, 0.0).sum(axis=1)
+        low = np.where(budgets > 0, budgets * np.where(np.isfinite(least), least, 0.0), 0.0)
+        self.master = Master(space, np.stack([np.minimum(low, top), top]))
+        self.master.add_linear(self._class_cuts(np.arange(len(budgets)), thresholds))
+        self.master.add_linear(_covers(space))
+        self.lower, self.upper = space.forced.astype(np.float64), np.ones(n)
+        self.bound = np.inf
+        self.nodes = 0
+        self.iterations = 0
+        self._open: list[_Node] = []
+        self._closed = -np.inf
+        self._serial = 0
+        self._falls = np.zeros((2, n))
+        self._tries = np.zeros((2, n))
+        self._seen: set[bytes] = set()
+
+    @property
+    def closed(self) -> float:
+        """Bound on all solutions that fixed features and finished nodes have been left out for."""
+        return self._closed
+
+    # -- the root ------------------------------------------------------------------------------------------------------
+
+    def root(self, rounds: int = _ROOT_ROUNDS) -> Point | None:
+        """Solve and cut the root until cuts move the bound no more; None where the problem is settled by that."""
+        self.master.set_range(self.lower, self.upper)
+        point = self._cut(rounds, root=True)
+        if point is None:
+            self._finish()
+            return None
+        self._push(point.bound, self.lower, self.upper)
+        self._update_bound()
+        return point
+
+    # -- the tree ------------------------------------------------------------------------------------------------------
+
+    def run(self, node_limit: int | None = None) -> bool:
+        """Search until the tree is empty (True) or the time or the number of nodes runs out (False)."""
+        limit = np.inf if node_limit is None else self.nodes + node_limit
+        while self._open:
+            if self._seconds_left() <= 0.0 or self.nodes >= limit:
+                return False
+            node: _Node | None = heapq.heappop(self._open)
+            while node is not None:
+                node = self._process(node)
+                if node is not None and (self._seconds_left() <= 0.0 or self.nodes >= limit):
+                    heapq.heappush(self._open, node)
+                    node = None
+                self._update_bound(node)
+        self._finish()
+        return True
+
+    def _process(self, node: _Node) -> _Node | None:
+        """Bound a node and branch on it; returns the child to go on with."""
+        if self._is_closed(node.bound):
+            return None
+        self.nodes += 1
+        lower, upper = np.maximum(node.lower, self.lower), np.minimum(node.upper, self.upper)
+        if (lower > upper).any():
+            return None
+        self.master.set_range(lower, upper)
+        point = self._cut(_NODE_ROUNDS, root=False, bound=node.bound)
+        if point is None:
+            return None
+        bound = min(point.bound, node.bound)
+        if not point.solved:
+            self._push(bound, node.lower, node.upper)
+            return None
+        lower, upper = self._fixed(point, lower, upper)
+        free = np.flatnonzero((point.x > _WHOLE) & (point.x < 1.0 - _WHOLE) & (lower < upper))
+        if not len(free):  # whole features that the cuts cannot settle: go on by splitting them
+            free = np.flatnonzero((lower < upper) & (point.x > 0.5))
+            if not len(free):  # cannot be: a whole set is cut off, and then nothing is left
+                self._closed = max(self._closed, bound)
+                return None
+        branch, low_bound, high_bound = self._branching_feature(point, free, bound)
+        children = []
+        for value in (1.0, 0.0):
+            low, high = lower.copy(), upper.copy()
+            low[branch] = high[branch] = value
+            self._serial += 1
+            child_bound = min(bound, high_bound if value else low_bound)
+            if self._is_closed(child_bound):
+                self._closed = max(self._closed, child_bound)
+                continue
+            children.append(_Node(-child_bound, self._serial, child_bound, low, high))
+        children.sort(key=lambda child: child.sort_key)
+        for child in children[1:]:
+            heapq.heappush(self._open, child)
+        return children[0] if children else None
+
+    def _branching_feature(self, point: Point, free: IntArray, bound: float) -> tuple[int, float, float]:
+        """The feature whose two values promise the largest fall of the bound, and the bounds known for them."""
+        x = point.x[free]
+        guess = np.stack([x, 1.0 - x]) * self._mean_fall(free)
+        order = np.argsort(-np.minimum(guess[0], guess[1]), kind="stable")[:_CANDIDATES]
+        cutoff = self._incumbent() + self._tolerance()
+        best, best_score = (int(free[order[0]]), bound, bound), -np.inf
+        stale = 0
+        for index in order.tolist():
+            f = int(free[index])
+            if self._tries[:, f].min() >= _RELIABLE:
+                falls, bounds = guess[:, index], (bound, bound)
+            else:
+                bounds = self.master.probe(f, cutoff, _PROBE_ITERATIONS, self._seconds_left())
+                falls = np.maximum(bound - np.maximum(bounds, cutoff), 0.0)
+                distance = np.array([x[index], 1.0 - x[index]])
+                self._falls[:, f] += falls / np.maximum(distance, 1e-3)
+                self._tries[:, f] += 1
+            score = float(np.maximum(falls, 1e-7).prod())
+            stale += 1
+            if score > best_score:
+                best, best_score, stale = (f, *bounds), score, 0
+            if stale >= _STALE_CANDIDATES:
+                break
+        return best
+
+    def _mean_fall(self, free: IntArray) -> FloatArray:
+        """(2, len(free)) fall of the bound for each unit by which a feature is rounded down or up, as seen so far."""
+        known = self._tries > 0
+        typical = self._falls[known].sum() / self._tries[known].sum() if known.any() else 1.0
+        tries = self._tries[:, free]
+        return np.where(tries > 0, self._falls[:, free] / np.maximum(tries, 1), typical)
+
+    # -- cutting -------------------------------------------------------------------------------------------------------
+
+    def _cut(self, rounds: int, *, root: bool, bound: float = np.inf) -> Point | None:
+        """Solve and cut; None where nothing better than the incumbent is left under the current ranges."""
+        history: list[float] = []
+        round_number = 0
+        while True:
+            round_number += 1
+            point = self.master.solve(self._incumbent() + self._tolerance(), self._seconds_left())
+            self.iterations += point.iterations
+            if not point.feasible:
+                return None
+            bound = min(bound, point.bound)
+            if root:
+                self._fix_for_good(point)
+                self.bound = min(self.bound, max(bound, self._closed))
+            self._on_step(self.bound)
+            if self._is_closed(bound):
+                self._closed = max(self._closed, bound)
+                return None
+            if not point.solved:
+                return point
+            history.append(bound)
+            whole = bool((np.minimum(point.x, 1.0 - point.x) <= _WHOLE).all())
+            if whole:
+                self._value(np.flatnonzero(point.x > 0.5))
+            elif root and round_number % 10 == 1:
+                self._value(np.sort(np.argsort(-point.x, kind="stable")[: self.space.n_select]))
+            cuts = self._violated_class_cuts(point)
+            if len(cuts) <= 2 or round_number % 3 == 0:
+                cuts += self._violated_priced_cuts(point)
+            cliques = self._violated_clique_cuts(point, 1e-6 if whole else 1e-3)
+            if not cuts and not cliques:
+                if whole:
+                    if self._is_closed(bound):
+                        self._closed = max(self._closed, bound)
+                        return None
+                    self._exclude(np.flatnonzero(point.x > 0.5))
+                    continue
+                return point
+            stalled = len(history) > _PATIENCE and history[-_PATIENCE] - history[-1] < _LEAST_PROGRESS * max(
+                history[-1] - self._incumbent(), 1e-9
+            )
+            if round_number >= rounds or (stalled and not whole):
+                return point
+            self.master.add_linear(cuts)
+            self.master.add_cliques(cliques)
+            self.master.purge()
+
+    def _violated_clique_cuts(self, point: Point, least: float) -> list[CliqueCut]:
+        used = np.flatnonzero(point.x > _WHOLE)
+        used = used[np.argsort(-point.x[used], kind="stable")]
+        return clique_cuts(
+            used,
+            point.x[used],
+            self.master.pair_values(used),
+            self.space.penalties[np.ix_(used, used)] > 0.0,
+            most=_CLIQUES_A_ROUND,
+            least_violation=least,
+        )
+
+    def _violated_class_cuts(self, point: Point) -> list[LinearCut]:
+        thresholds = self.classes.thresholds(point.x)
+        excess = point.theta - self.classes.at(point.x, thresholds)
+        least = 1e-7 * max(1.0, abs(self._incumbent())) / len(excess) * 50
+        violated = np.flatnonzero(excess > least)
+        return self._class_cuts(violated, thresholds)
+
+    def _violated_priced_cuts(self, point: Point) -> list[LinearCut]:
+        found = []
+        for cut in priced_cuts(self.space, price_collisions(self.space, self.classes, point.x), point.x):
+            value = cut.constant + float(cut.slopes @ point.x[cut.features])
+            if float(point.theta[cut.classes].sum()) > value + 1e-6 * max(1.0, abs(self._incumbent())):
+                found.append(cut)
+        return found
+
+    def _class_cuts(self, classes: IntArray, thresholds: FloatArray) -> list[LinearCut]:
+        cuts = []
+        for c in classes.tolist():
+            slopes = np.maximum(self.classes.values[c] - thresholds[c], 0.0)
+            features = np.flatnonzero(slopes)
+            constant = float(self.classes.budgets[c] * thresholds[c])
+            cuts.append(LinearCut(np.array([c]), constant, features, slopes[features]))
+        return cuts
+
+    # -- sets ----------------------------------------------------------------------------------------------------------
+
+    def _value(self, chosen: IntArray) -> None:
+        key = chosen.tobytes()
+        if key not in self._seen:
+            self._seen.add(key)
+            self._on_set(chosen)
+
+    def _exclude(self, chosen: IntArray) -> None:
+        self.master.add_linear(
+            [LinearCut(np.zeros(0, dtype=np.int64), float(len(chosen) - 1), chosen, np.full(len(chosen), -1.0))]
+        )
+
+    # -- bounds --------------------------------------------------------------------------------------------------------
+
+    def _is_closed(self, bound: float) -> bool:
+        return bound <= self._incumbent() + self._tolerance()
+
+    def _push(self, bound: float, lower: FloatArray, upper: FloatArray) -> None:
+        self._serial += 1
+        heapq.heappush(self._open, _Node(-bound, self._serial, bound, lower, upper))
+
+    def _update_bound(self, current: _Node | None = None) -> None:
+        bounds = [self._closed, *(node.bound for node in self._open[:1])]
+        if current is not None:
+            bounds.append(current.bound)
+        self.bound = min(self.bound, max(bounds))
+
+    def _finish(self) -> None:
+        self.bound = min(self.bound, max(self._closed, self._incumbent()))
+
+    def _fixed(self, point: Point, lower: FloatArray, upper: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Ranges without the features' values that cannot lead to a better solution, by their reduced costs."""
+        spare = point.bound - (self._incumbent() + self._tolerance())
+        lower, upper = lower.copy(), upper.copy()
+        # `bound` has every feature at its better end: at the other end it falls by the reduced cost.
+        change = np.abs(point.reduced)
+        moved = (lower < upper) & (change > spare)
+        if moved.any():
+            self._closed = max(self._closed, point.bound - float(change[moved].min()))
+            up = moved & (point.reduced > 0.0)
+            lower[up] = 1.0
+            upper[moved & ~up] = 0.0
+        return lower, upper
+
+    def _fix_for_good(self, point: Point) -> None:
+        lower, upper = self._fixed(point, self.lower, self.upper)
+        if (lower != self.lower).any() or (upper != self.upper).any():
+            self.lower, self.upper = lower, upper
+            self.master.set_range(lower, upper)
+
+
+def _covers(space: SearchSpace) -> list[LinearCut]:
+    """Enough kept features for every class that may not use all of them: 0 ≤ −k + Σ_{allowed} s."""
+    allowed = space.values > -space.barrier
+    nobody = np.zeros(0, dtype=np.int64)
+    kinds = {(int(k), row.tobytes()): row for k, row in zip(space.budgets, allowed, strict=True) if not row.all()}
+    return [
+        LinearCut(nobody, -float(k), np.flatnonzero(row), np.ones(int(row.sum())))
+        for (k, _), row in kinds.items()
+        if k > 0
+    ]

@@ -1,0 +1,239 @@
+"""Uniqueness in the bound: prices that make classes avoid each other.
+
+Given multipliers λ[c,T] ≥ 0 for classes c and sets T of as many features as the class takes, and μ[T] = max_c λ[c,T],
+no two of the classes may have all of T, so of the rows Σ_{f∈T} W[c,f] ≤ k − 1 + z[c,T], Σ_c z[c,T] ≤ 1 the Lagrangian
+
+    Σ_c Σ_f (A[c,f] − Σ_{T∋f} λ[c,T]) W[c,f] + Σ_T ((k − 1) Σ_c λ[c,T] + μ[T])
+
+bounds what the classes gain together. It is the same problem with other values and a constant, so it serves the linear
+program as one more cut on Σ_c θ_c, and the semidefinite bound as it is. The multipliers come from a small linear
+program over the classes that collide at a given point, in which W is explicit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import highspy
+import numpy as np
+import numpy.typing as npt
+
+from qpm_opt._validation import FloatArray, IntArray
+from qpm_opt.backends.decomposition.class_values import ClassValues
+from qpm_opt.backends.decomposition.cuts import LinearCut
+from qpm_opt.search_space import SearchSpace
+
+__all__ = ["Prices", "price_collisions", "priced_cuts"]
+
+_WHOLE = 1e-6
+_ROUNDS = 12
+_NEGLIGIBLE = 1e-9
+
+FeatureSet = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Prices:
+    """Other values for some classes, and what has to be added for that.
+
+    Attributes:
+        classes: The classes, which have to be bounded together.
+        values: (len(classes), n) their new values.
+        constant: What to add to the sum of their values.
+    """
+
+    classes: IntArray
+    values: FloatArray
+    constant: float
+
+
+def priced_cuts(space: SearchSpace, prices: Sequence[Prices], x: FloatArray) -> list[LinearCut]:
+    """The cuts on Σ_c θ_c that prices give, with the best thresholds at x."""
+    cuts = []
+    for item in prices:
+        budgets = space.budgets[item.classes]
+        classes = ClassValues.of(item.values, budgets)
+        thresholds = classes.thresholds(x)
+        slopes = classes.slopes(thresholds).sum(axis=0)
+        features = np.flatnonzero(slopes)
+        constant = item.constant + float(budgets @ thresholds)
+        cuts.append(LinearCut(item.classes, constant, features, slopes[features]))
+    return cuts
+
+
+def price_collisions(space: SearchSpace, classes: ClassValues, x: FloatArray) -> list[Prices]:
+    """Prices for the classes that would take the same features at x, one item for each group that hangs together.
+
+    Args:
+        space: The problem.
+        classes: Its class values.
+        x: (n,) fractional features.
+    """
+    required = space.required
+    whole = _whole_sets(classes.order, space.budgets, x, required)
+    owners: dict[FeatureSet, set[int]] = {}
+    for c, own in enumerate(whole):
+        if own is not None:
+            owners.setdefault(own, set()).add(c)
+    rivals = {key: set(members) for key, members in owners.items() if len(members) > 1}
+    if not rivals:
+        return []
+    program = _Assignments(space, x, required)
+    for _ in range(_ROUNDS):
+        taken = program.solve(rivals)
+        if taken is None:
+            return []
+        found: dict[FeatureSet, set[int]] = {}
+        for c, own in taken.items():
+            if own is not None:
+                found.setdefault(own, set()).add(c)
+        for key, members in found.items():
+            members |= {c for c in owners.get(key, set()) if c not in taken}
+        fresh = {key: members for key, members in found.items() if len(members) > 1}
+        fresh = {key: members for key, members in fresh.items() if not members <= rivals.get(key, set())}
+        if not fresh:
+            break
+        for key, members in fresh.items():
+            rivals.setdefault(key, set()).update(members)
+    return program.prices()
+
+
+def _whole_sets(
+    order: IntArray, budgets: IntArray, x: FloatArray, required: npt.NDArray[np.bool_]
+) -> list[FeatureSet | None]:
+    """What every class takes at x, where that is a set of whole features."""
+    filled = np.cumsum(x[order], axis=1)
+    found: list[FeatureSet | None] = []
+    for c, budget in enumerate(budgets.tolist()):
+        end = int(np.searchsorted(filled[c], budget - _WHOLE))
+        picked = order[c, : end + 1]
+        picked = picked[x[picked] > _WHOLE] if budget else picked[:0]
+        whole = len(picked) == budget and bool((x[picked] > 1.0 - _WHOLE).all())
+        found.append(tuple(sorted([*picked.tolist(), *np.flatnonzero(required[c]).tolist()])) if whole else None)
+    return found
+
+
+@dataclass
+class _Assignments:
+    """The linear program over W of the classes that collide, W ≤ x."""
+
+    space: SearchSpace
+    x: FloatArray
+    required: npt.NDArray[np.bool_]
+    _multipliers: dict[tuple[int, FeatureSet], float] = field(default_factory=dict)
+
+    def solve(self, rivals: dict[FeatureSet, set[int]]) -> dict[int, FeatureSet | None] | None:
+        """What each class takes, None in place of a fractional answer; None where there is no answer."""
+        space, x = self.space, self.x
+        members = sorted(set().union(*rivals.values()))
+        support = np.flatnonzero(x > _WHOLE)
+        columns: list[tuple[int, int]] = []
+        start: dict[int, int] = {}
+        for c in members:
+            start[c] = len(columns)
+            own = support[space.values[c, support] > -space.barrier]
+            best = own[np.argsort(-space.values[c, own], kind="stable")]
+            room = np.cumsum(x[best])
+            # The features beyond some more units of room are never worth it, unless very many classes collide.
+            end = int(np.searchsorted(room, space.budgets[c] + 4 + np.log2(1 + len(members)))) + 1
+            columns += [(c, f) for f in best[:end].tolist()]
+        place = {column: index for index, column in enumerate(columns)}
+        used = [(c, key) for key in sorted(rivals) for c in sorted(rivals[key])]
+        n_w = len(columns)
+        solver = highspy.Highs()
+        solver.silent()
+        for name, value in {"threads": 1, "parallel": "off", "solver": "simplex"}.items():
+            solver.setOptionValue(name, value)
+        cost = np.concatenate([[-space.values[c, f] for c, f in columns], np.zeros(len(used))])
+        upper = np.concatenate([[x[f] for _, f in columns], np.ones(len(used))])
+        none = np.zeros(0, dtype=np.int32)
+        solver.addCols(len(cost), cost, np.zeros(len(cost)), upper, 0, none, none, np.zeros(0))
+        rows: list[tuple[float, float, list[int], list[float]]] = []
+        for c in members:
+            own_columns = [place[c, f] for f in self._features_of(columns, start, c)]
+            budget = float(space.budgets[c])
+            rows.append((budget, budget, own_columns, [1.0] * len(own_columns)))
+        first_shared = len(rows)
+        for index, (c, key) in enumerate(used):
+            free = [f for f in key if not self.required[c, f]]
+            if any((c, f) not in place for f in free):
+                rows.append((-highspy.kHighsInf, highspy.kHighsInf, [], []))
+                continue
+            entries = [place[c, f] for f in free]
+            rows.append((-highspy.kHighsInf, len(free) - 1.0, [*entries, n_w + index], [1.0] * len(entries) + [-1.0]))
+        for key in sorted(rivals):
+            entries = [n_w + index for index, (_, other) in enumerate(used) if other == key]
+            rows.append((-highspy.kHighsInf, 1.0, entries, [1.0] * len(entries)))
+        lengths = [len(row[2]) for row in rows]
+        solver.addRows(
+            len(rows),
+            np.array([row[0] for row in rows]),
+            np.array([row[1] for row in rows]),
+            sum(lengths),
+            np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int32),
+            np.array([column for row in rows for column in row[2]], dtype=np.int32),
+            np.array([value for row in rows for value in row[3]], dtype=np.float64),
+        )
+        solver.run()
+        if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            return None
+        solution = solver.getSolution()
+        duals = np.array(solution.row_dual)[first_shared : first_shared + len(used)]
+        self._multipliers = {
+            pair: -dual for pair, dual in zip(used, duals.tolist(), strict=True) if dual < -_NEGLIGIBLE
+        }
+        values = np.array(solution.col_value)[:n_w]
+        taken: dict[int, FeatureSet | None] = {}
+        for c in members:
+            own = self._features_of(columns, start, c)
+            amounts = values[start[c] : start[c] + len(own)]
+            picked = [f for f, amount in zip(own, amounts.tolist(), strict=True) if amount > _WHOLE]
+            whole = len(picked) == space.budgets[c] and bool((amounts[amounts > _WHOLE] > 1.0 - _WHOLE).all())
+            fixed = np.flatnonzero(self.required[c]).tolist()
+            taken[c] = tuple(sorted([*picked, *fixed])) if whole else None
+        return taken
+
+    def prices(self) -> list[Prices]:
+        """The prices of the last solution, one item for each group of classes that sets tie together."""
+        leader: dict[int, int] = {}
+
+        def lead(c: int) -> int:
+            while leader.setdefault(c, c) != c:
+                c = leader[c]
+            return c
+
+        charged: dict[FeatureSet, dict[int, float]] = {}
+        for (c, key), multiplier in self._multipliers.items():
+            charged.setdefault(key, {})[c] = multiplier
+        for by_class in charged.values():
+            first, *others = [lead(c) for c in by_class]
+            for other in others:
+                leader[lead(other)] = lead(first)
+        groups: dict[int, list[int]] = {}
+        for c in sorted({c for by_class in charged.values() for c in by_class}):
+            groups.setdefault(lead(c), []).append(c)
+        found = []
+        for root, members in groups.items():
+            values = self.space.values[members].copy()
+            row = {c: index for index, c in enumerate(members)}
+            constant = 0.0
+            for key, by_class in charged.items():
+                if lead(next(iter(by_class))) != root:
+                    continue
+                constant += max(by_class.values())
+                for c, multiplier in by_class.items():
+                    free = [f for f in key if not self.required[c, f]]
+                    values[row[c], free] -= multiplier
+                    constant += (len(free) - 1) * multiplier
+            found.append(Prices(np.array(members), values, constant))
+        return found
+
+    @staticmethod
+    def _features_of(columns: list[tuple[int, int]], start: dict[int, int], c: int) -> list[int]:
+        found = []
+        for index in range(start[c], len(columns)):
+            if columns[index][0] != c:
+                break
+            found.append(columns[index][1])
+        return found
