@@ -138,6 +138,7 @@ def _problem(
         "excluded_features",
         "required_pairs",
         "forbidden_pairs",
+        "contrastive_pairs",
         "class_labels",
         "feature_labels",
     )
@@ -170,7 +171,8 @@ def _checked_options(name: str, backend: Backend, given: Mapping[str, Any]) -> d
     for option, value in given.items():
         if option not in known:
             every = [*known, "time_limit", "mip_gap", "seed", "threads", "start", "progress", "required_features"]
-            every += ["excluded_features", "required_pairs", "forbidden_pairs", "class_labels", "feature_labels"]
+            every += ["excluded_features", "required_pairs", "forbidden_pairs", "contrastive_pairs"]
+            every += ["class_labels", "feature_labels"]
             raise InvalidInputError(f"The back end {name!r} has no option {option!r}.{nearest(option, every)}")
         default = known[option].default
         if isinstance(default, int):

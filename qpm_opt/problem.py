@@ -89,6 +89,8 @@ class AssignmentProblem:
         excluded_features: Features that must not be kept.
         required_pairs: (class, feature) pairs with W = 1.
         forbidden_pairs: (class, feature) pairs with W = 0.
+        contrastive_pairs: (class, class, m) triples: the two classes share at least m features, typically all but one,
+            so that a single feature tells them apart.
         class_labels: Names of the classes; those of a pandas frame by default.
         feature_labels: Names of the features; those of a pandas frame by default.
 
@@ -111,6 +113,7 @@ class AssignmentProblem:
     excluded_features: IntArray
     required_pairs: IntArray
     forbidden_pairs: IntArray
+    contrastive_pairs: IntArray
     class_labels: tuple[Label, ...] | None
     feature_labels: tuple[Label, ...] | None
 
@@ -126,6 +129,7 @@ class AssignmentProblem:
         excluded_features: Iterable[Any] = (),
         required_pairs: Iterable[Any] = (),
         forbidden_pairs: Iterable[Any] = (),
+        contrastive_pairs: Iterable[Any] = (),
         class_labels: Iterable[Any] | None = None,
         feature_labels: Iterable[Any] | None = None,
     ) -> None:
@@ -157,6 +161,7 @@ class AssignmentProblem:
             values[name] = _feature_set(name, given, n_features, features)
         for name, given in (("required_pairs", required_pairs), ("forbidden_pairs", forbidden_pairs)):
             values[name] = _pair_set(name, given, similarity.shape, classes, features)
+        values["contrastive_pairs"] = _contrasts(contrastive_pairs, n_classes, classes)
         for name, value in values.items():
             object.__setattr__(self, name, value)
         _refuse_infeasible(self)
@@ -249,6 +254,7 @@ class AssignmentProblem:
                 "excluded_features": self.excluded_features,
                 "required_pairs": self.required_pairs,
                 "forbidden_pairs": self.forbidden_pairs,
+                "contrastive_pairs": self.contrastive_pairs,
                 "labels": np.array(json.dumps({"classes": self.class_labels, "features": self.feature_labels})),
             },
         )
@@ -279,6 +285,10 @@ class AssignmentProblem:
                 excluded_features=_named(data["excluded_features"], features),
                 required_pairs=[(_name(c, classes), _name(f, features)) for c, f in data["required_pairs"].tolist()],
                 forbidden_pairs=[(_name(c, classes), _name(f, features)) for c, f in data["forbidden_pairs"].tolist()],
+                contrastive_pairs=[
+                    (_name(c, classes), _name(d, classes), least)
+                    for c, d, least in data.get("contrastive_pairs", np.zeros((0, 3), np.int64)).tolist()
+                ],
                 class_labels=classes,
                 feature_labels=features,
             )
@@ -300,6 +310,7 @@ class AssignmentProblem:
             "excluded features": len(self.excluded_features),
             "required pairs": len(self.required_pairs),
             "forbidden pairs": len(self.forbidden_pairs),
+            "contrastive pairs": len(self.contrastive_pairs),
         }
         if any(locks.values()):
             lines.append("  locks: " + ", ".join(f"{count} {name}" for name, count in locks.items() if count))
@@ -431,6 +442,21 @@ def _pair_set(
     return _frozen(np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2))
 
 
+def _contrasts(value: Any, n_classes: int, classes: tuple[Label, ...] | None) -> IntArray:
+    """(n, 3) sorted class, class, least number of shared features; the largest number where a pair is given twice."""
+    name = "contrastive_pairs"
+    least: dict[tuple[int, int], int] = {}
+    for item in items(name, value, "(class, class, m) triples"):
+        if isinstance(item, str) or not isinstance(item, Sequence | np.ndarray) or len(item) != 3:
+            raise InvalidInputError(f"The '{name}' parameter must hold (class, class, m) triples. Got {item!r}.")
+        first, second = sorted(position(name, label, n_classes, classes, "class") for label in item[:2])
+        if first == second:
+            raise InvalidInputError(f"The '{name}' parameter must hold pairs of different classes. Got {item!r}.")
+        shared = whole_number(name, item[2], least=1)
+        least[first, second] = max(shared, least.get((first, second), 0))
+    return _frozen(np.array([(*pair, m) for pair, m in sorted(least.items())], dtype=np.int64).reshape(-1, 3))
+
+
 def _refuse_infeasible(problem: AssignmentProblem) -> None:
     """Raise where the constraints contradict each other.
 
@@ -469,6 +495,15 @@ def _refuse_infeasible(problem: AssignmentProblem) -> None:
             f"The locks contradict each other: the pair of class {where[0]} and feature {where[1]} is both required "
             "and forbidden. Drop one of the two."
         )
+    for first, second, least in problem.contrastive_pairs.tolist():
+        smaller, larger = sorted(problem.n_per_class[[first, second]].tolist())
+        most = smaller if smaller < larger else smaller - 1
+        if least > most:
+            raise InfeasibleProblemError(
+                f"The 'contrastive_pairs' parameter has classes {first} and {second} share at least {least} features, "
+                f"but with n_per_class = {problem.n_per_class[first]} and {problem.n_per_class[second]} and no two "
+                f"classes alike they can share at most {most}."
+            )
     _refuse_too_few_sets(problem)
 
 

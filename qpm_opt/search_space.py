@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,9 @@ from qpm_opt.problem import AssignmentProblem
 from qpm_opt.selection import best_weights
 
 __all__ = ["SearchSpace"]
+
+
+_MOST_KNOWN = 5_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,7 @@ class SearchSpace:
     constant: float
     barrier: float
     unit: float = 1.0
+    _known: dict[bytes, npt.NDArray[np.bool_] | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, problem: AssignmentProblem) -> SearchSpace:
@@ -129,8 +133,19 @@ class SearchSpace:
     def exact(self, chosen: IntArray) -> tuple[float, npt.NDArray[np.bool_] | None]:
         """Objective of a set of local features with uniqueness, and W; minus infinity and None where it admits none."""
         selected = self.features[chosen]
-        weights = best_weights(self.problem, selected)
+        weights = self._best_weights(selected)
         if weights is None:
             return -np.inf, None
         similarity = self.problem.scale * float(self.problem.class_similarity[:, selected][weights].sum())
         return self.unit * similarity + self.set_value(chosen), weights
+
+    def _best_weights(self, selected: IntArray) -> npt.NDArray[np.bool_] | None:
+        """`best_weights`, remembered where an integer program stands behind it, because searches come back to sets."""
+        if not len(self.problem.contrastive_pairs):
+            return best_weights(self.problem, selected)
+        key = selected.tobytes()
+        if key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = best_weights(self.problem, selected)
+        return self._known[key]

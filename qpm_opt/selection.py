@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qpm_opt._validation import IntArray
+from qpm_opt.contrast import contrasting_sets
 from qpm_opt.distinct import distinct_sets
 from qpm_opt.problem import AssignmentProblem
 
@@ -13,7 +14,7 @@ __all__ = ["best_weights", "is_valid_selection"]
 
 
 def best_weights(problem: AssignmentProblem, selected: IntArray) -> npt.NDArray[np.bool_] | None:
-    """The best W for given features, locks and uniqueness included.
+    """The best W for given features, locks, uniqueness and contrastive pairs included.
 
     Args:
         problem: The problem.
@@ -28,6 +29,14 @@ def best_weights(problem: AssignmentProblem, selected: IntArray) -> npt.NDArray[
         locked = np.stack([problem.required_mask[:, selected], problem.forbidden_mask[:, selected]])
         if locked[0].sum() != len(problem.required_pairs):
             return None
+    if len(problem.contrastive_pairs):
+        return contrasting_sets(
+            problem.class_similarity[:, selected],
+            problem.n_per_class,
+            problem.required_mask[:, selected],
+            problem.forbidden_mask[:, selected],
+            problem.contrastive_pairs,
+        )
     return distinct_sets(problem.class_similarity[:, selected], problem.n_per_class, locked)
 
 

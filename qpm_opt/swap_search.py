@@ -25,7 +25,7 @@ from qpm_opt.search_space import SearchSpace
 __all__ = ["Found", "climb", "greedy_set", "random_set", "shaken_set", "swap_gains", "tabu_search"]
 
 _EXACT_WIDTH = 8
-"""How many exchanges are valued exactly before a tabu move."""
+"""How many exchanges are valued exactly before a tabu move; one where that takes an integer program."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _best_exchange(
 ) -> tuple[int, int, Found | None] | None:
     """The exchange of the largest exact value among the most promising ones, None where there is no exchange."""
     flat = gains.ravel()
-    width = min(_EXACT_WIDTH, flat.size)
+    width = min(1 if len(space.problem.contrastive_pairs) else _EXACT_WIDTH, flat.size)
     promising = np.argpartition(-flat, width - 1)[:width]
     promising = promising[np.lexsort((promising, -flat[promising]))]
     picked: tuple[int, int, Found | None] | None = None

@@ -142,6 +142,10 @@ def _check_weights(problem: AssignmentProblem, selected: list[int], weights: Any
     for c, f in problem.forbidden_pairs.tolist():
         if f in index and weights[c, index[f]]:
             found.append(f"the forbidden pair of class {c} and feature {f} is used")
+    for c, d, least in problem.contrastive_pairs.tolist():
+        both = sum(1 for a, b in zip(weights[c].tolist(), weights[d].tolist(), strict=True) if a and b)
+        if both < least:
+            found.append(f"classes {c} and {d} must share at least {least} features, got {both}")
     return found
 
 

@@ -130,6 +130,14 @@ class _Model:
                 coefficients.append(math.ceil(values[c, f] * scale))
             model.add(sum(row.values()) == int(problem.n_per_class[c]))
             self._use.append(row)
+        for c, d, least in problem.contrastive_pairs.tolist():
+            shared = []
+            for f in self._use[c].keys() & self._use[d].keys():
+                both = model.new_bool_var("")
+                model.add_implication(both, self._use[c][f])
+                model.add_implication(both, self._use[d][f])
+                shared.append(both)
+            model.add(sum(shared) >= least)
         for f, variable in self._keep.items():
             variables.append(variable)
             coefficients.append(math.ceil(problem.feature_bias[f] * scale))

@@ -59,8 +59,12 @@ _DRIVEN: dict[str, _Driven] = {
     ),
     "glpk": _Driven("tmlim", "mipgap", None, None, "the program glpsol (Debian: apt-get install glpk-utils)"),
     "gurobi": _Driven("TimeLimit", "MIPGap", "Threads", "Seed", "gurobipy and a licence (pip install gurobipy)"),
-    "scip": _Driven("limits/time", "limits/gap", None, "randomization/randomseedshift", "the program scip"),
+    "scip": _Driven("limits/time", "limits/gap", None, "randomization/randomseedshift", "pip install pyscipopt"),
 }
+
+
+_PLUGINS = {"scip": "scip_direct"}
+"""Pyomo's name of a solver where it differs: SCIP through its Python package rather than as a program."""
 
 
 def variant(solver: str) -> PyomoBackend:
@@ -114,7 +118,7 @@ class PyomoBackend:
 
     def _factory(self) -> Any:
         with LoggingIntercept(module="pyomo"):  # an unknown solver is said below, in one line
-            solver = pyo.SolverFactory(self._solver)
+            solver = pyo.SolverFactory(_PLUGINS.get(self._solver, self._solver))
             try:
                 available = solver.available(exception_flag=False)
             except (AttributeError, RuntimeError, NotImplementedError):
@@ -179,6 +183,27 @@ class _Model:
         model.both = pyo.Constraint(
             list(penalties), rule=lambda m, i, j: self._timed(m.together[i, j] >= m.keep[i] + m.keep[j] - 1)
         )
+        # Features that two classes of a contrastive pair share; at most one of three has to be whole for that.
+        shared = [
+            (number, f)
+            for number, (c, d, _) in enumerate(problem.contrastive_pairs.tolist())
+            for f in np.flatnonzero(allowed[c] & allowed[d]).tolist()
+        ]
+        model.shared = pyo.Var(shared, bounds=(0, 1))
+        for side in (0, 1):
+            model.add_component(
+                f"shared_by_{side}",
+                pyo.Constraint(
+                    shared,
+                    rule=lambda m, number, f, side=side: (
+                        m.shared[number, f] <= m.use[int(problem.contrastive_pairs[number, side]), f]
+                    ),
+                ),
+            )
+        model.contrast = pyo.ConstraintList()
+        for number, (_, _, least) in enumerate(problem.contrastive_pairs.tolist()):
+            terms = [model.shared[other, f] for other, f in shared if other == number]
+            model.contrast.add(pyo.quicksum(terms) >= least if terms else pyo.Constraint.Infeasible)
         model.objective = pyo.Objective(
             expr=pyo.quicksum(values[c, f] / unit * model.use[c, f] for c, f in self.pairs)
             + pyo.quicksum(float(problem.feature_bias[f]) / unit * model.keep[f] for f in features.tolist())
@@ -224,6 +249,8 @@ class _Model:
             variable.set_value(int(pair in used))
         for (i, j), variable in model.together.items():
             variable.set_value(int(i in kept and j in kept))
+        for (number, f), variable in model.shared.items():
+            variable.set_value(int(all((int(c), f) in used for c in self.problem.contrastive_pairs[number, :2])))
         for variable in model.owner.values():
             variable.set_value(0)
         for row in model.distinct.values():

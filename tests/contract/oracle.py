@@ -24,6 +24,7 @@ class SmallProblem:
     excluded_features: list[int] = field(default_factory=list)
     required_pairs: list[tuple[int, int]] = field(default_factory=list)
     forbidden_pairs: list[tuple[int, int]] = field(default_factory=list)
+    contrastive_pairs: list[tuple[int, int, int]] = field(default_factory=list)
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of AssignmentProblem."""
@@ -37,6 +38,7 @@ class SmallProblem:
             "excluded_features": self.excluded_features,
             "required_pairs": self.required_pairs,
             "forbidden_pairs": self.forbidden_pairs,
+            "contrastive_pairs": self.contrastive_pairs,
         }
 
 
@@ -57,7 +59,7 @@ def optimum(problem: SmallProblem) -> float | None:
     for kept in combinations(usable, problem.n_select):
         if not set(problem.required_features) <= set(kept):
             continue
-        similarity = _best_distinct(problem, kept)
+        similarity = (_best_contrasting if problem.contrastive_pairs else _best_distinct)(problem, kept)
         if similarity is None:
             continue
         value = sigma * similarity + sum(problem.bias[f] for f in kept)
@@ -88,6 +90,43 @@ def _best_distinct(problem: SmallProblem, kept: tuple[int, ...]) -> float | None
     except ValueError:
         return None
     return float(worth[rows, chosen_columns].sum())
+
+
+def _best_contrasting(problem: SmallProblem, kept: tuple[int, ...]) -> float | None:
+    """Enumerate the sets of one class after the other."""
+    n_classes = len(problem.n_per_class)
+    choices = []
+    for c, budget in enumerate(problem.n_per_class):
+        own = [
+            (sum(problem.A[c, f] for f in chosen), frozenset(chosen))
+            for chosen in combinations(kept, budget)
+            if all(pair[0] != c or pair[1] in chosen for pair in problem.required_pairs)
+            and all(pair[0] != c or pair[1] not in chosen for pair in problem.forbidden_pairs)
+        ]
+        if not own:
+            return None
+        choices.append(sorted(own, key=lambda choice: -choice[0]))
+    promise = [sum(own[0][0] for own in choices[c:]) for c in range(n_classes + 1)]
+    best: list[float] = []
+
+    def extend(taken: list[frozenset[int]], value: float) -> None:
+        c = len(taken)
+        if best and value + promise[c] <= best[0]:
+            return
+        if c == n_classes:
+            best[:] = [value]
+            return
+        for gain, chosen in choices[c]:
+            apart = any(
+                (second == c and len(chosen & taken[first]) < least)
+                for first, second, least in ([*sorted(pair[:2]), pair[2]] for pair in problem.contrastive_pairs)
+                if first < c
+            )
+            if chosen not in taken and not apart:
+                extend([*taken, chosen], value + gain)
+
+    extend([], 0.0)
+    return best[0] if best else None
 
 
 def random_problem(seed: int) -> SmallProblem:
@@ -128,4 +167,11 @@ def random_problem(seed: int) -> SmallProblem:
         problem.forbidden_pairs = [
             (int(rng.integers(n_classes)), int(rng.integers(n_features))) for _ in range(int(rng.integers(1, 5)))
         ]
+    if rng.random() < 0.25 and n_classes > 1:
+        for _ in range(int(rng.integers(1, 3))):
+            first, second = rng.choice(n_classes, size=2, replace=False).tolist()
+            smaller, larger = sorted([problem.n_per_class[first], problem.n_per_class[second]])
+            most = smaller - (smaller == larger)
+            if most > 0:
+                problem.contrastive_pairs.append((first, second, int(rng.integers(1, most + 1))))
     return problem

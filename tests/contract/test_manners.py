@@ -59,8 +59,8 @@ def _interrupting(after: int) -> Callable[[Progress], None]:
 def test_every_back_end_module_is_registered_and_under_contract() -> None:
     folder = Path(qpm_opt.backends.__file__).parent
     found = {
-        path.stem
-        for path in folder.glob("*.py")
+        path.parent.name if path.stem == "__init__" else path.stem
+        for path in [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
         if "def solve(problem: AssignmentProblem" in path.read_text() or "CAPABILITIES = Capab" in path.read_text()
     }
     found -= {"base"}

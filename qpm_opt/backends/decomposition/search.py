@@ -33,12 +33,19 @@ _PATIENCE = 30
 _RESTARTS = 3
 _LEAST_SHRINKAGE = 0.85
 _SMALL_GAP = 0.01
-"""Root gap up to which the tree is sure to be the better way."""
+"""Gap after the first rounds of cuts up to which cutting planes and the tree are the better way."""
 
 _CERTIFICATE_EVERY = 20
 _CERTIFICATES_WATCHED = 3
 _LEAST_FALL = 0.04
 """The semidefinite bound is left when three certificates closed less than this share of the gap."""
+
+_FAR_BEHIND = 2.0
+_LEAST_FALL_ALONE = 0.002
+"""The same where the gap of the cutting planes is `_FAR_BEHIND` times as large, so that nothing better is to be had."""
+
+_TRIAL_ROUNDS = 15
+"""Rounds of cuts after which it shows whether cutting planes do."""
 
 _NODES_A_ROUND = 200
 
@@ -77,15 +84,15 @@ class Search:
             if rooted is None:
                 return self._verdict()
             tree, thresholds = rooted
-            if self._kept.sum() > _LEAST_SHRINKAGE * len(tree.space.features):
+            if self._kept.sum() > _LEAST_SHRINKAGE * len(tree.space.features) or self._relative(tree.bound) > _SMALL_GAP:
                 break
         for _ in range(_RESTARTS):
             if self._is_done():
                 break
             self._restart()
         if tree is not None and not self._is_done() and self._worth_a_semidefinite_bound(tree):
-            self._semidefinite()
-            if self._kept.sum() <= _LEAST_SHRINKAGE * len(tree.space.features):
+            self._semidefinite(tree.bound)
+            if self._kept.sum() < len(tree.space.features) and not self._is_done():
                 rooted = self._rooted(thresholds)
                 if rooted is None:
                     return self._verdict()
@@ -117,7 +124,9 @@ class Search:
             seconds_left=self._log.remaining,
             on_step=lambda bound: self._step(bound, "cutting planes"),
         )
-        point = tree.root()
+        point = tree.root(_TRIAL_ROUNDS)
+        if point is not None and self._relative(tree.bound) <= _SMALL_GAP:
+            point = tree.root()
         self._excluded = max(self._excluded, tree.closed)
         if point is None:
             self._settle(tree.bound)
@@ -130,8 +139,8 @@ class Search:
     def _worth_a_semidefinite_bound(self, tree: BranchAndCut) -> bool:
         return self._relative(tree.bound) > _SMALL_GAP and bool(tree.space.penalties.any())
 
-    def _semidefinite(self) -> None:
-        """Iterate on the semidefinite bound as long as it pays."""
+    def _semidefinite(self, cutting_planes: float) -> None:
+        """Iterate on the semidefinite bound as long as it pays, which is longer where cutting planes lag behind."""
         if self._best is None:
             return
         kept = np.flatnonzero(self._kept)
@@ -156,10 +165,15 @@ class Search:
             bounds.append(certificate.bound)
             if len(bounds) > _CERTIFICATES_WATCHED:
                 fall = bounds[-1 - _CERTIFICATES_WATCHED] - bounds[-1]
-                if fall < _LEAST_FALL * max(min(bounds) - self._objective(), 0.0):
+                left = max(min(bounds) - self._objective(), 0.0)
+                lagging = cutting_planes - self._objective() > _FAR_BEHIND * left
+                if fall < (_LEAST_FALL_ALONE if lagging else _LEAST_FALL) * left:
                     break
 
     def _branch(self, tree: BranchAndCut) -> None:
+        if tree.root() is None:
+            self._settle(tree.bound)
+            return
         while not self._is_done():
             finished = tree.run(node_limit=_NODES_A_ROUND)
             self._tighten(tree.bound, "branch and cut")

@@ -101,6 +101,7 @@ class BranchAndCut:
 
     def root(self, rounds: int = _ROOT_ROUNDS) -> Point | None:
         """Solve and cut the root until cuts move the bound no more; None where the problem is settled by that."""
+        self._open.clear()
         self.master.set_range(self.lower, self.upper)
         point = self._cut(rounds, root=True)
         if point is None:

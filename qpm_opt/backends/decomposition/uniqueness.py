@@ -1,13 +1,15 @@
-"""Uniqueness in the bound: prices that make classes avoid each other.
+"""Uniqueness in the bound: prices that make classes avoid each other, or, in contrastive pairs, seek each other.
 
 Given multipliers λ[c,T] ≥ 0 for classes c and sets T of as many features as the class takes, and μ[T] = max_c λ[c,T],
 no two of the classes may have all of T, so of the rows Σ_{f∈T} W[c,f] ≤ k − 1 + z[c,T], Σ_c z[c,T] ≤ 1 the Lagrangian
 
     Σ_c Σ_f (A[c,f] − Σ_{T∋f} λ[c,T]) W[c,f] + Σ_T ((k − 1) Σ_c λ[c,T] + μ[T])
 
-bounds what the classes gain together. It is the same problem with other values and a constant, so it serves the linear
-program as one more cut on Σ_c θ_c, and the semidefinite bound as it is. The multipliers come from a small linear
-program over the classes that collide at a given point, in which W is explicit.
+bounds what the classes gain together. A contrastive pair of classes c and d that share at least m features, written
+with v_f ≤ W[c,f], v_f ≤ W[d,f] and Σ v ≥ m, adds p_f to A[c,f], ν − p_f to A[d,f] and −ν m to the constant, for any
+0 ≤ p_f ≤ ν. Either way it is the same problem with other values and a constant, so it serves the linear program as one
+more cut on Σ_c θ_c, and would serve the semidefinite bound as it is. The multipliers come from a small linear program
+over the classes in question at a given point, in which W is explicit.
 """
 
 from __future__ import annotations
@@ -77,9 +79,10 @@ def price_collisions(space: SearchSpace, classes: ClassValues, x: FloatArray) ->
         if own is not None:
             owners.setdefault(own, set()).add(c)
     rivals = {key: set(members) for key, members in owners.items() if len(members) > 1}
-    if not rivals:
+    contrasts = space.problem.contrastive_pairs
+    if not rivals and not len(contrasts):
         return []
-    program = _Assignments(space, x, required)
+    program = _Assignments(space, classes, x, required)
     for _ in range(_ROUNDS):
         taken = program.solve(rivals)
         if taken is None:
@@ -116,17 +119,20 @@ def _whole_sets(
 
 @dataclass
 class _Assignments:
-    """The linear program over W of the classes that collide, W ≤ x."""
+    """The linear program over W of the classes that collide or belong to contrastive pairs, W ≤ x."""
 
     space: SearchSpace
+    classes: ClassValues
     x: FloatArray
     required: npt.NDArray[np.bool_]
     _multipliers: dict[tuple[int, FeatureSet], float] = field(default_factory=dict)
+    _attractions: list[tuple[int, int, float, float, FloatArray]] = field(default_factory=list)
 
     def solve(self, rivals: dict[FeatureSet, set[int]]) -> dict[int, FeatureSet | None] | None:
         """What each class takes, None in place of a fractional answer; None where there is no answer."""
         space, x = self.space, self.x
-        members = sorted(set().union(*rivals.values()))
+        contrasts = space.problem.contrastive_pairs.tolist()
+        members = sorted(set().union(*rivals.values(), *((c, d) for c, d, _ in contrasts)))
         support = np.flatnonzero(x > _WHOLE)
         columns: list[tuple[int, int]] = []
         start: dict[int, int] = {}
@@ -140,13 +146,21 @@ class _Assignments:
             columns += [(c, f) for f in best[:end].tolist()]
         place = {column: index for index, column in enumerate(columns)}
         used = [(c, key) for key in sorted(rivals) for c in sorted(rivals[key])]
-        n_w = len(columns)
+        shared = [
+            (number, f)
+            for number, (c, d, _) in enumerate(contrasts)
+            for f in support.tolist()
+            if (self.required[c, f] or (c, f) in place)
+            and (self.required[d, f] or (d, f) in place)
+            and not (self.required[c, f] and self.required[d, f])
+        ]
+        n_w, first_v = len(columns), len(columns) + len(used)
         solver = highspy.Highs()
         solver.silent()
         for name, value in {"threads": 1, "parallel": "off", "solver": "simplex"}.items():
             solver.setOptionValue(name, value)
-        cost = np.concatenate([[-space.values[c, f] for c, f in columns], np.zeros(len(used))])
-        upper = np.concatenate([[x[f] for _, f in columns], np.ones(len(used))])
+        cost = np.concatenate([[-space.values[c, f] for c, f in columns], np.zeros(len(used) + len(shared))])
+        upper = np.concatenate([[x[f] for _, f in columns], np.ones(len(used)), [x[f] for _, f in shared]])
         none = np.zeros(0, dtype=np.int32)
         solver.addCols(len(cost), cost, np.zeros(len(cost)), upper, 0, none, none, np.zeros(0))
         rows: list[tuple[float, float, list[int], list[float]]] = []
@@ -165,6 +179,18 @@ class _Assignments:
         for key in sorted(rivals):
             entries = [n_w + index for index, (_, other) in enumerate(used) if other == key]
             rows.append((-highspy.kHighsInf, 1.0, entries, [1.0] * len(entries)))
+        first_contrast = len(rows)
+        both = [int((self.required[c] & self.required[d]).sum()) for c, d, _ in contrasts]
+        for number, (_, _, least) in enumerate(contrasts):
+            entries = [first_v + index for index, (other, _) in enumerate(shared) if other == number]
+            rows.append((float(least - both[number]), highspy.kHighsInf, entries, [1.0] * len(entries)))
+        first_side = len(rows)
+        for index, (number, f) in enumerate(shared):
+            rows += [
+                (-highspy.kHighsInf, 0.0, [first_v + index, place[c, f]], [1.0, -1.0])
+                for c in contrasts[number][:2]
+                if not self.required[c, f]
+            ]
         lengths = [len(row[2]) for row in rows]
         solver.addRows(
             len(rows),
@@ -183,6 +209,22 @@ class _Assignments:
         self._multipliers = {
             pair: -dual for pair, dual in zip(used, duals.tolist(), strict=True) if dual < -_NEGLIGIBLE
         }
+        all_duals = np.array(solution.row_dual)
+        self._attractions = []
+        row = first_side
+        at_first: dict[tuple[int, int], float] = {}
+        for number, f in shared:
+            for side, c in enumerate(contrasts[number][:2]):
+                if not self.required[c, f]:
+                    if side == 0:
+                        at_first[number, f] = -float(all_duals[row])
+                    row += 1
+        for number, (c, d, least) in enumerate(contrasts):
+            strength = float(all_duals[first_contrast + number])
+            if strength > _NEGLIGIBLE:
+                known = {f: p for (other, f), p in at_first.items() if other == number}
+                split = self._split(c, d, strength, known)
+                self._attractions.append((c, d, strength, strength * (least - both[number]), split))
         values = np.array(solution.col_value)[:n_w]
         taken: dict[int, FeatureSet | None] = {}
         for c in members:
@@ -206,12 +248,16 @@ class _Assignments:
         charged: dict[FeatureSet, dict[int, float]] = {}
         for (c, key), multiplier in self._multipliers.items():
             charged.setdefault(key, {})[c] = multiplier
+        for c, d, _, _, _ in self._attractions:
+            leader[lead(d)] = lead(c)
         for by_class in charged.values():
             first, *others = [lead(c) for c in by_class]
             for other in others:
                 leader[lead(other)] = lead(first)
         groups: dict[int, list[int]] = {}
-        for c in sorted({c for by_class in charged.values() for c in by_class}):
+        tied = {c for by_class in charged.values() for c in by_class}
+        tied |= {c for attraction in self._attractions for c in attraction[:2]}
+        for c in sorted(tied):
             groups.setdefault(lead(c), []).append(c)
         found = []
         for root, members in groups.items():
@@ -226,8 +272,28 @@ class _Assignments:
                     free = [f for f in key if not self.required[c, f]]
                     values[row[c], free] -= multiplier
                     constant += (len(free) - 1) * multiplier
+            for c, d, strength, price, split in self._attractions:
+                if lead(c) == root:
+                    values[row[c]] += split
+                    values[row[d]] += np.where(self.required[c] & self.required[d], 0.0, strength - split)
+                    constant -= price
             found.append(Prices(np.array(members), values, constant))
         return found
+
+    def _split(self, c: int, d: int, strength: float, known: dict[int, float]) -> FloatArray:
+        """(n,) what sharing a feature is worth to class c; the rest of `strength` is what it is worth to class d."""
+        space = self.space
+        threshold = self.classes.thresholds(self.x)[c]
+        split = np.clip(threshold - space.values[c], 0.0, strength)  # what a feature lacks, where the answer is silent
+        for f, share in known.items():
+            split[f] = min(max(share, 0.0), strength)
+        closed = space.values <= -space.barrier
+        split[closed[d] & ~closed[c]] = 0.0  # class d cannot use it, or has it anyway
+        split[closed[c] & ~closed[d]] = strength
+        split[self.required[d] & ~closed[c]] = strength
+        split[self.required[c] & ~closed[d]] = 0.0
+        split[self.required[c] & self.required[d]] = 0.0
+        return np.asarray(split, dtype=np.float64)
 
     @staticmethod
     def _features_of(columns: list[tuple[int, int]], start: dict[int, int], c: int) -> list[int]:
