@@ -69,6 +69,20 @@ class Search:
 
     def run(self) -> Termination:
         """Everything, in order."""
+        tree = self._shrunk_tree(self._first_thresholds())
+        for _ in range(_RESTARTS):
+            if tree is not None and not self._is_done():
+                self._restart()
+        if tree is not None and not self._is_done() and self._worth_a_semidefinite_bound(tree):
+            self._semidefinite(tree.bound)
+            if self._kept.sum() < len(tree.space.features):
+                tree = self._shrunk_tree(tree.thresholds)
+        if tree is not None and not self._is_done():
+            self._branch(tree)
+        return self._verdict()
+
+    def _first_thresholds(self) -> FloatArray:
+        """A good solution, the bound without penalties, and the thresholds that prove it."""
         space = self._everything
         start = None if self._request.start is None else space.to_local(self._request.start)
         chosen = greedy_set(space, start)
@@ -77,29 +91,19 @@ class Search:
         free = penalty_free_bound(space, chosen, keep_going=self._keep_going)
         self._tighten(free.bound, "bound without penalties")
         self._fix(free.without, free.including)
-        thresholds = free.thresholds
-        tree: BranchAndCut | None = None
+        return free.thresholds
+
+    def _shrunk_tree(self, thresholds: FloatArray) -> BranchAndCut | None:
+        """A tree with a cut root, made anew while that fixes many features; None where nothing is left to do."""
         while not self._is_done():
-            rooted = self._rooted(thresholds)
-            if rooted is None:
-                return self._verdict()
-            tree, thresholds = rooted
-            if self._kept.sum() > _LEAST_SHRINKAGE * len(tree.space.features) or self._relative(tree.bound) > _SMALL_GAP:
-                break
-        for _ in range(_RESTARTS):
-            if self._is_done():
-                break
-            self._restart()
-        if tree is not None and not self._is_done() and self._worth_a_semidefinite_bound(tree):
-            self._semidefinite(tree.bound)
-            if self._kept.sum() < len(tree.space.features) and not self._is_done():
-                rooted = self._rooted(thresholds)
-                if rooted is None:
-                    return self._verdict()
-                tree, thresholds = rooted
-        if tree is not None and not self._is_done():
-            self._branch(tree)
-        return self._verdict()
+            tree = self._rooted(thresholds)
+            if tree is None:
+                return None
+            thresholds = tree.thresholds
+            many = self._kept.sum() <= _LEAST_SHRINKAGE * len(tree.space.features)
+            if not many or self._relative(tree.bound) > _SMALL_GAP:
+                return tree
+        return None
 
     def _verdict(self) -> Termination:
         log = self._log
@@ -107,8 +111,8 @@ class Search:
             return Termination.TIME_LIMIT
         return Termination.OPTIMAL if log.best is not None else Termination.INFEASIBLE
 
-    def _rooted(self, thresholds: FloatArray) -> tuple[BranchAndCut, FloatArray] | None:
-        """A tree over the features that are left, its root cut, and better thresholds; None where that settles it."""
+    def _rooted(self, thresholds: FloatArray) -> BranchAndCut | None:
+        """A tree over the features that are left, its root cut; None where that settles it."""
         if self._forced.sum() > self._everything.n_select or self._kept.sum() < self._everything.n_select:
             self._settle(-np.inf)
             return None
@@ -134,7 +138,7 @@ class Search:
         self._tighten(tree.bound, "cutting planes")
         self._kept[kept[tree.upper < 0.5]] = False
         self._forced[kept[tree.lower > 0.5]] = True
-        return tree, tree.classes.thresholds(point.x)
+        return tree
 
     def _worth_a_semidefinite_bound(self, tree: BranchAndCut) -> bool:
         return self._relative(tree.bound) > _SMALL_GAP and bool(tree.space.penalties.any())

@@ -83,6 +83,7 @@ class BranchAndCut:
         self.master.add_linear(_covers(space))
         self.lower, self.upper = space.forced.astype(np.float64), np.ones(n)
         self.bound = np.inf
+        self.thresholds = thresholds
         self.nodes = 0
         self.iterations = 0
         self._open: list[_Node] = []
@@ -107,6 +108,7 @@ class BranchAndCut:
         if point is None:
             self._finish()
             return None
+        self.thresholds = self.classes.thresholds(point.x)
         self._push(point.bound, self.lower, self.upper)
         self._update_bound()
         return point
