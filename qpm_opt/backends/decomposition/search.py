@@ -152,7 +152,7 @@ class Search:
         if not space.n_select > space.forced.sum():
             return
         local = np.flatnonzero(np.isin(kept, self._best.chosen))
-        iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), 0.0, local, self._objective())
+        iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), 0.0, local)
         bounds: list[float] = []
         while not self._is_done():
             iteration.step()

@@ -37,9 +37,8 @@ __all__ = ["SemidefiniteBound", "SemidefiniteCertificate"]
 Single = npt.NDArray[np.float32]
 
 _PENALTIES = {0: 5.0, 20: 2.0, 40: 1.0}
-"""Penalty parameter from an iteration on, for an objective of `_TYPICAL_WORTH` for each kept feature."""
+"""Penalty parameter from an iteration on, in units of twice the mean penalty of a pair."""
 
-_TYPICAL_WORTH = 3.0
 _DAMPING = 0.8
 _THRESHOLD_STEPS = 60
 _FIRST_SHIFT = 1e-6
@@ -69,12 +68,9 @@ class SemidefiniteBound:
         classes: Its class values, perhaps priced.
         constant: What to add to the objective for the prices.
         chosen: (n_select,) a good set of features to start from.
-        objective: Its objective.
     """
 
-    def __init__(
-        self, space: SearchSpace, classes: ClassValues, constant: float, chosen: IntArray, objective: float
-    ) -> None:
+    def __init__(self, space: SearchSpace, classes: ClassValues, constant: float, chosen: IntArray) -> None:
         forced, free = np.flatnonzero(space.forced), np.flatnonzero(~space.forced)
         self._forced, self._free = forced, free
         n = len(free)
@@ -84,7 +80,8 @@ class SemidefiniteBound:
         self._constant = space.constant + space.set_value(forced)
         self._everything = len(space.features)
         self.price(classes, constant)
-        self._unit = max(abs(objective) / space.n_select, 1e-9) / _TYPICAL_WORTH
+        charged = self._penalties[self._penalties > 0.0]
+        self._unit = 2.0 * float(charged.mean()) if len(charged) else 1.0
         self._rho = _PENALTIES[0] * self._unit
         self.iterations = 0
 

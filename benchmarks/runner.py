@@ -1,0 +1,201 @@
+"""One solver on one instance in a process of its own: what it found when, and what it cost."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import platform
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from benchmarks.instances import load_instance
+from qpm_opt import Assignment, AssignmentProblem, solve_assignment
+from qpm_opt.backends import backend_version
+from qpm_opt.errors import QPMError
+from qpm_opt.search_space import SearchSpace
+from qpm_opt.swap_search import greedy_set
+
+__all__ = ["SOLVERS", "Run", "measure", "unavailable"]
+
+SOLVERS = ("decomposition", "pyomo", "cpsat", "pyomo:scip", "pyomo:gurobi", "local_search", "greedy")
+"""Ours and its peers: HiGHS, CP-SAT, SCIP and Gurobi on the plain model, the search without proof, and greedy."""
+
+_GRACE = 60.0
+"""Seconds beyond the limit after which a process that builds its model too slowly is ended."""
+
+_MARGIN = 1e-12
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run; times are seconds, memory is in MB, what did not happen is None."""
+
+    instance: str
+    n_classes: int
+    n_features: int
+    n_select: int
+    penalised_share: float
+    solver: str
+    version: str
+    seed: int
+    time_limit: float
+    termination: str
+    first: float | None = None
+    to_1_percent: float | None = None
+    to_0_1_percent: float | None = None
+    to_proof: float | None = None
+    objective: float | None = None
+    bound: float | None = None
+    gap: float | None = None
+    runtime: float | None = None
+    peak_memory: float | None = None
+    machine: str = ""
+    trace: list[tuple[float, float | None, float | None]] = field(default_factory=list)
+
+    def gap_at(self, seconds: float) -> float | None:
+        """The gap that was reached by then."""
+        gaps = [gap for moment, gap in self.gaps() if moment <= seconds]
+        return gaps[-1] if gaps else None
+
+    def gaps(self) -> list[tuple[float, float]]:
+        """(time, gap) from the first gap on."""
+        return [
+            (moment, max(0.0, bound - objective) / max(1e-9, abs(objective)))
+            for moment, objective, bound in self.trace
+            if objective is not None and bound is not None
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Write the run, its trace included, to a JSON file of its own."""
+        name = f"{Path(self.instance).name}--{self.solver}--{self.seed}.json".replace(":", "_").replace("%", "pc")
+        (folder / name).write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Read a run."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def unavailable(solver: str) -> str | None:
+    """Why a solver cannot be run here, None where it can."""
+    if solver == "greedy":
+        return None
+    try:
+        backend_version(solver)
+    except QPMError as error:
+        return str(error)
+    return None
+
+
+def measure(instance: str, solver: str, seed: int, time_limit: float, threads: int | None = None) -> Run:
+    """Run a solver in a fresh process, which is ended when it does not keep its time."""
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(sending, instance, solver, seed, time_limit, threads))
+    process.start()
+    sending.close()
+    # The instance is made before the clock starts, which takes as long as it takes.
+    try:
+        header: dict[str, Any] = receiving.recv()
+        answered = receiving.poll(time_limit + _GRACE)
+        outcome: dict[str, Any] = receiving.recv() if answered else {"termination": "ended from outside"}
+    except EOFError:
+        header, outcome = {}, {"termination": "failed"}
+    process.terminate()
+    process.join()
+    unknown = {"n_classes": 0, "n_features": 0, "n_select": 0, "penalised_share": 0.0, "version": ""}
+    return Run(
+        **{
+            "instance": instance,
+            "solver": solver,
+            "seed": seed,
+            "time_limit": time_limit,
+            "machine": _machine(),
+            **(header or unknown),
+            **outcome,
+        }
+    )
+
+
+def _work(sending: Connection, instance: str, solver: str, seed: int, time_limit: float, threads: int | None) -> None:
+    problem = load_instance(instance)
+    pairs = problem.n_features * (problem.n_features - 1) / 2
+    sending.send(
+        {
+            "n_classes": problem.n_classes,
+            "n_features": problem.n_features,
+            "n_select": problem.n_select,
+            "penalised_share": problem.n_penalised / pairs,
+            "version": backend_version("local_search" if solver == "greedy" else solver),
+        }
+    )
+    if solver == "greedy":
+        sending.send(_greedy(problem))
+        return
+    try:
+        result = solve_assignment(problem, solver=solver, seed=seed, threads=threads, time_limit=time_limit)
+    except (QPMError, MemoryError) as error:
+        sending.send({"termination": f"{type(error).__name__}: {error}"[:200]})
+        return
+    sending.send(_summary(result))
+
+
+def _summary(result: Assignment) -> dict[str, Any]:
+    trace = [(point.time, point.objective, point.bound) for point in result.trace]
+    gaps = Run("", 0, 0, 0, 0.0, "", "", 0, 0.0, "", trace=trace).gaps()
+
+    def reached(gap: float) -> float | None:
+        return next((moment for moment, value in gaps if value <= gap * (1.0 + _MARGIN)), None)
+
+    return {
+        "termination": result.termination.value,
+        "first": next((moment for moment, objective, _ in trace if objective is not None), None),
+        "to_1_percent": reached(1e-2),
+        "to_0_1_percent": reached(1e-3),
+        "to_proof": reached(1e-4),
+        "objective": None if result.solution is None else result.objective,
+        "bound": result.bound,
+        "gap": result.gap,
+        "runtime": result.runtime,
+        "peak_memory": _peak_memory(),
+        "trace": trace,
+    }
+
+
+def _greedy(problem: AssignmentProblem) -> dict[str, Any]:
+    """The set that greedy choice builds, with the best assignment in it."""
+    begin = time.perf_counter()
+    space = SearchSpace.of(problem)
+    objective, weights = space.exact(greedy_set(space))
+    seconds = time.perf_counter() - begin
+    if weights is None:
+        return {"termination": "no solution", "runtime": seconds, "peak_memory": _peak_memory()}
+    return {
+        "termination": "search finished",
+        "first": seconds,
+        "objective": objective,
+        "runtime": seconds,
+        "peak_memory": _peak_memory(),
+        "trace": [(seconds, objective, None)],
+    }
+
+
+def _peak_memory() -> float:
+    """MB of this process at its peak."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    model = ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = f"{len(names)} x {names[0]}" if names else ""
+    return model or f"{platform.machine()} {platform.system()}"
