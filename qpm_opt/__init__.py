@@ -17,6 +17,7 @@ from qpm_opt.errors import (
 from qpm_opt.problem import AssignmentProblem, Terms
 from qpm_opt.redundancy import Penalties, penalties_from_similarity
 from qpm_opt.solution import Assignment, SolutionStatus, Termination, TracePoint
+from qpm_opt.sweep import SweepPoint, sweep
 from qpm_opt.verify import Verification, verify
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "QPMError",
     "SolutionStatus",
     "SolverError",
+    "SweepPoint",
     "Termination",
     "Terms",
     "TracePoint",
@@ -40,5 +42,6 @@ __all__ = [
     "backend_version",
     "penalties_from_similarity",
     "solve_assignment",
+    "sweep",
     "verify",
 ]

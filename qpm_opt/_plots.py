@@ -10,6 +10,7 @@ from qpm_opt._validation import nearest
 from qpm_opt.errors import BackendUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -18,6 +19,36 @@ if TYPE_CHECKING:
 _MOST_TICKS = 60
 _INK = "#1f4e79"
 _BOUND = "#c1521b"
+_SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+
+
+def draw_sweep(table: pd.DataFrame, path: str) -> None:
+    """Draw the trade-off of a sweep: objective and bound, and what Z_A loses, over the number of kept features."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendUnavailableError('Plots need matplotlib: pip install "qpm[plot]".') from error
+    solved = table[table["objective"].notna()]
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    values, losses = figure.subplots(1, 2)
+    for number, ((kind, own), group) in enumerate(solved.groupby(["penalised", "n_per_class"], sort=True)):
+        points = group.sort_values("n_select")
+        colour = _SERIES[number % len(_SERIES)]
+        label = f"{own} per class" + ("" if kind == "given" else f", {kind}")
+        values.plot(points["n_select"], points["objective"], marker="o", color=colour, label=label)
+        if points["bound"].notna().all():
+            values.fill_between(points["n_select"], points["objective"], points["bound"], color=colour, alpha=0.15)
+        whole = points["similarity"] + points["lost_to_redundancy"] + points["lost_to_uniqueness"]
+        losses.plot(points["n_select"], 100 * points["lost_to_redundancy"] / whole, marker="o", color=colour)
+        losses.plot(points["n_select"], 100 * points["lost_to_uniqueness"] / whole, marker="s", ls="--", color=colour)
+    values.set(xlabel="kept features", ylabel="objective, and its proven bound (shaded)")
+    losses.set(xlabel="kept features", ylabel="class similarity lost (%)")
+    losses.plot([], [], color="0.3", marker="o", label="to avoiding redundancy")
+    losses.plot([], [], color="0.3", marker="s", ls="--", label="to keeping classes apart")
+    for place in (values, losses):
+        place.grid(alpha=0.3)
+        place.legend(frameon=False)
+    figure.savefig(path, dpi=130)
 
 
 def draw(assignment: Assignment, kind: str, ax: Axes | None) -> tuple[Figure, Axes]:

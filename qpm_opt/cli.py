@@ -1,4 +1,4 @@
-"""The command line: qpm-opt solve, verify, backends, show.
+"""The command line: qpm-opt solve, sweep, verify, backends, show.
 
 Results go to standard output, progress to standard error. Exit codes: 0 well, 1 no solution or a failed check, 2 a
 mistake that the message explains, 130 stopped by Ctrl-C (the best result so far is written).
@@ -25,12 +25,14 @@ import numpy as np
 import pandas as pd
 
 from qpm_opt import _storage
+from qpm_opt._plots import draw_sweep
 from qpm_opt.api import solve_assignment
 from qpm_opt.backends import BACKENDS, backend_names, load_backend
 from qpm_opt.errors import BackendUnavailableError, InvalidInputError, QPMError
 from qpm_opt.problem import AssignmentProblem
 from qpm_opt.redundancy import penalties_from_similarity
 from qpm_opt.solution import Assignment, Termination
+from qpm_opt.sweep import SweepPoint, sweep
 from qpm_opt.verify import verify
 
 if TYPE_CHECKING:
@@ -94,6 +96,56 @@ def _solve(arguments: argparse.Namespace) -> int:
     if result.termination is Termination.INTERRUPTED:
         return 130
     return 0 if result.solution is not None else 1
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    n_select = _numbers("--n-select", arguments.grid_select)
+    n_per_class = _numbers("--n-per-class", arguments.grid_class)
+    similarity = None if arguments.similarity is None else _read_table(arguments.similarity)
+    arguments.similarity = None  # each point makes its own penalties of it
+    if not arguments.problem.endswith(".npz"):
+        arguments.n_select, arguments.n_per_class = n_select[0], n_per_class[0]
+    problem = _read_problem(arguments)
+
+    def tell(done: int, total: int, point: SweepPoint) -> None:
+        gap = "" if point.gap is None else f", gap {point.gap:.3%}"
+        value = point.status if point.objective is None else f"objective {point.objective:.6g}{gap}"
+        _say(f"{done}/{total}  {point.name}: {value}", sys.stderr)
+
+    table = sweep(
+        problem,
+        arguments.out,
+        n_select=n_select,
+        n_per_class=n_per_class,
+        penalised=arguments.penalised.split(","),
+        similarity=similarity,
+        solver=arguments.solver,
+        time_limit=arguments.time_limit,
+        seed=arguments.seed,
+        workers=arguments.workers,
+        scheduler=arguments.scheduler,
+        progress=tell,
+    )
+    shown = ["n_select", "n_per_class", "penalised", "objective", "gap", "similarity", "lost_to_redundancy"]
+    shown += ["lost_to_uniqueness", "status"]
+    _say(table[shown].to_string(index=False, float_format=lambda value: f"{value:.5g}", max_colwidth=40))
+    with contextlib.suppress(BackendUnavailableError):
+        draw_sweep(table, str(Path(arguments.out) / "sweep.png"))
+    _say(f"written to {arguments.out}")
+    return 0 if table["objective"].notna().any() else 1
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """Whole numbers with commas between them, or first:last:step."""
+    try:
+        if ":" in text:
+            first, last, step = (int(part) for part in text.split(":"))
+            return list(range(first, last + 1, step))
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidInputError(
+            f"The '{option}' option must be whole numbers such as 20,30,50 or 20:60:10. Got {text!r}."
+        ) from None
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -337,6 +389,27 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="setting of the back end; may be repeated"
     )
+
+    grid = _command(commands, "sweep", _sweep, "solve for a grid of sizes, to choose them by")
+    grid.add_argument("problem", metavar="PROBLEM", help="stored problem (.npz), or class similarity (.csv, .npy)")
+    grid.add_argument("out", metavar="FOLDER", help="folder for table, plot and points; goes on where it was")
+    grid.add_argument("--n-select", dest="grid_select", default="20,30,40,50,60", metavar="LIST")
+    grid.add_argument("--n-per-class", dest="grid_class", default="3,5,7", metavar="LIST")
+    grid.add_argument(
+        "--penalised",
+        default="given",
+        metavar="LIST",
+        help="given (default), and with --similarity: threshold, turan, or shares such as 2%%,5%%",
+    )
+    grid.add_argument("--redundancy", metavar="FILE", help="penalties, .csv or .npy, with a table of class similarity")
+    grid.add_argument("--similarity", metavar="FILE", help="similarity of features, from which penalties are made")
+    grid.add_argument("--bias", metavar="FILE", help="bias of each feature, .csv or .npy")
+    grid.add_argument("--solver", default="auto", help="see `qpm-opt backends` (default: %(default)s)")
+    grid.add_argument("--time-limit", type=float, default=60.0, help="seconds for a point (default: %(default)g)")
+    grid.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
+    grid.add_argument("--workers", type=int, help="points at a time (default: one for every two processors)")
+    grid.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler, such as tcp://host:8786")
+    grid.set_defaults(n_select=None, n_per_class=None)
 
     check = _command(commands, "verify", _verify, "check a result against its problem, independently of any solver")
     check.add_argument("problem", metavar="PROBLEM", help="stored problem (.npz)")

@@ -234,6 +234,34 @@ class AssignmentProblem:
             bias=float(self.feature_bias[selected].sum()),
         )
 
+    def replaced(self, **changes: Any) -> AssignmentProblem:
+        """The same problem with other arguments, such as `n_select=40`; validated like a new one.
+
+        Example:
+            >>> problem = AssignmentProblem([[0.9, 0.1, 0.4], [0.2, 0.8, 0.5]], n_select=2, n_per_class=1)
+            >>> problem.replaced(n_select=3).n_select
+            3
+        """
+        classes = None if self.class_labels is None else list(self.class_labels)
+        features = None if self.feature_labels is None else list(self.feature_labels)
+        arguments: dict[str, Any] = {
+            "class_similarity": self.class_similarity,
+            "redundancy": self.redundancy,
+            "feature_bias": self.feature_bias,
+            "n_select": self.n_select,
+            "n_per_class": self.n_per_class,
+            "required_features": _named(self.required_features, features),
+            "excluded_features": _named(self.excluded_features, features),
+            "required_pairs": [(_name(c, classes), _name(f, features)) for c, f in self.required_pairs.tolist()],
+            "forbidden_pairs": [(_name(c, classes), _name(f, features)) for c, f in self.forbidden_pairs.tolist()],
+            "contrastive_pairs": [
+                (_name(c, classes), _name(d, classes), least) for c, d, least in self.contrastive_pairs.tolist()
+            ],
+            "class_labels": classes,
+            "feature_labels": features,
+        }
+        return AssignmentProblem(**{**arguments, **changes})
+
     # -- storage -----------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:

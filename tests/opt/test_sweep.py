@@ -1,0 +1,103 @@
+"""Sweeps over the sizes of the problem."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.generator import generate_problem_data
+from qpm_opt import Assignment, AssignmentProblem, BackendUnavailableError, InvalidInputError, sweep, verify
+from qpm_opt.cli import main
+
+DATA = generate_problem_data(8, 24, images_per_class=6, seed=2)
+GRID: dict[str, Any] = {"n_select": [6, 8], "n_per_class": [2, 3]}
+
+
+def _problem() -> AssignmentProblem:
+    return AssignmentProblem(DATA.class_similarity, None, DATA.feature_bias, n_select=6, n_per_class=2)
+
+
+def test_every_point_is_solved_and_stored(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    table = sweep(_problem(), tmp_path, **GRID, progress=lambda done, total, point: seen.append((done, total)))
+    assert table[["n_select", "n_per_class"]].to_numpy().tolist() == [[6, 2], [6, 3], [8, 2], [8, 3]]
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert (table["status"] == "optimal").all()
+    assert (table["lost_to_uniqueness"] >= -1e-9).all()
+    assert (table["lost_to_redundancy"] >= -1e-9).all()
+    for row in table.itertuples():
+        stored = Assignment.load(tmp_path / "points" / f"select{row.n_select}-class{row.n_per_class}-given.npz")
+        problem = _problem().replaced(n_select=row.n_select, n_per_class=row.n_per_class)
+        assert verify(problem, stored).ok
+        assert stored.objective == pytest.approx(row.objective)
+
+
+def test_a_stopped_sweep_goes_on(tmp_path: Path) -> None:
+    def stop(done: int, total: int, point: object) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(_problem(), tmp_path, **GRID, progress=stop, workers=1)
+    assert len(json.loads((tmp_path / "sweep.json").read_text())["points"]) == 2
+    seen: list[int] = []
+    table = sweep(_problem(), tmp_path, **GRID, progress=lambda done, total, point: seen.append(done), workers=1)
+    assert seen == [3, 4]
+    assert len(table) == 4
+
+
+def test_penalties_and_infeasible_points_are_part_of_the_table(tmp_path: Path) -> None:
+    table = sweep(
+        _problem(),
+        tmp_path,
+        n_select=[3, 8],
+        n_per_class=[2],
+        penalised=["given", "turan", "20%"],
+        similarity=DATA.redundancy_similarity,
+    )
+    assert len(table) == 6
+    small = table[table["n_select"] == 3]
+    assert small["status"].str.startswith("infeasible: No two classes").all()
+    large = table[table["n_select"] == 8].set_index("penalised")
+    assert large.loc["given", "penalised_share"] == 0.0
+    assert large.loc["20%", "penalised_share"] == pytest.approx(0.2, abs=0.02)
+    assert large.loc["given", "objective"] >= large.loc["20%", "objective"] - 1e-9
+
+
+def test_bad_input_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="'penalised' value 'turan' needs the 'similarity'"):
+        sweep(_problem(), tmp_path, **GRID, penalised=["turan"])
+    with pytest.raises(InvalidInputError, match="shares like '5%'[.] Got 'lots'"):
+        sweep(_problem(), tmp_path, **GRID, penalised=["lots"])
+    with pytest.raises(InvalidInputError, match="'n_select' parameter must hold different values"):
+        sweep(_problem(), tmp_path, n_select=[], n_per_class=[2])
+    with pytest.raises(BackendUnavailableError, match="Dask scheduler"):
+        sweep(_problem(), tmp_path, **GRID, scheduler="tcp://127.0.0.1:1")
+    sweep(_problem(), tmp_path, n_select=[6], n_per_class=[2])
+    other = _problem().replaced(feature_bias=np.ones(24))
+    with pytest.raises(InvalidInputError, match="whose problem is another one"):
+        sweep(other, tmp_path, n_select=[6], n_per_class=[2])
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "problem.npz"
+    _problem().save(path)
+    assert main(["sweep", str(path), str(tmp_path / "out"), "--n-select", "6:8:2", "--n-per-class", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "lost_to_uniqueness" in printed.out
+    assert "2/2" in printed.err
+    assert (tmp_path / "out" / "sweep.png").stat().st_size > 10_000
+    assert main(["sweep", str(path), str(tmp_path / "out"), "--n-select", "a"]) == 2
+    assert "--n-select" in capsys.readouterr().err
+
+
+def test_a_dask_cluster_gives_the_same(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        there = sweep(_problem(), tmp_path / "there", **GRID, scheduler=cluster.scheduler_address)
+    here = sweep(_problem(), tmp_path / "here", **GRID)
+    assert there["objective"].tolist() == pytest.approx(here["objective"].tolist())
