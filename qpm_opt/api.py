@@ -29,8 +29,8 @@ _MOST_THREADS = 1_024
 _ROUNDING = 1e-8
 """Relative difference of objectives that counts as none: CP-SAT's integers and the tolerances of solvers leave it."""
 
-_EXACT_PAIRS = 1_000
-"""Up to this many (class, feature) pairs the plain model is proven optimal within seconds."""
+_EXACT_PAIRS = 100
+"""Up to this many (class, feature) pairs the plain model is proven optimal as fast as anything."""
 
 
 def pick_solver(problem: AssignmentProblem) -> str:

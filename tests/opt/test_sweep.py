@@ -71,7 +71,7 @@ def test_penalties_and_infeasible_points_are_part_of_the_table(tmp_path: Path) -
 def test_bad_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="'penalised' value 'turan' needs the 'similarity'"):
         sweep(_problem(), tmp_path, **GRID, penalised=["turan"])
-    with pytest.raises(InvalidInputError, match="shares like '5%'[.] Got 'lots'"):
+    with pytest.raises(InvalidInputError, match=r"shares like '5%'\. Got 'lots'"):
         sweep(_problem(), tmp_path, **GRID, penalised=["lots"])
     with pytest.raises(InvalidInputError, match="'n_select' parameter must hold different values"):
         sweep(_problem(), tmp_path, n_select=[], n_per_class=[2])
