@@ -166,6 +166,7 @@ class Search:
             self._fix(without, including)
             rounded = np.sort(np.argsort(-iteration.x, kind="stable")[: space.n_select])
             self._climb_and_search(kept[rounded])
+            self._restart()
             bounds.append(certificate.bound)
             if len(bounds) > _CERTIFICATES_WATCHED:
                 fall = bounds[-1 - _CERTIFICATES_WATCHED] - bounds[-1]
