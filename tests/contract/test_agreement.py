@@ -155,3 +155,10 @@ def test_infeasible(solver: str) -> None:
     except InfeasibleProblemError:
         pytest.fail("the construction has learned to see this; find another infeasible problem for this test")
     _check(problem, None, solver)
+
+
+@pytest.mark.slow
+def test_fuzz_of_two_thousand_problems() -> None:
+    """All options mixed: the decomposition, the plain model and enumeration agree on optimum and infeasibility."""
+    for solver in ("decomposition", "pyomo"):
+        _agree_with_the_oracle(solver, range(10_000, 12_000))

@@ -1,0 +1,108 @@
+"""What explaining costs: extraction against the bare forward pass, a training step with and without the diversity loss.
+
+    python -m benchmarks.vision [--backbone NAME --size 224 --batch 32 --batches 8 --classes 200 --device cpu]
+
+Every pair is measured in turns on the same batches, so that a noisy machine disturbs both alike; the medians and their
+ratio are printed. `python -m benchmarks.streaming_similarity` compares class similarity with a loop over classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from qpm_vision import DenseClassifier, FeatureStatistics, Locality, backbone_names, build_backbone
+from qpm_vision import feature_diversity_loss as diversity
+
+_WARM_UP = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.vision", description=__doc__.partition("\n")[0])
+    parser.add_argument("--backbone", default="efficientnet-lite0", choices=backbone_names())
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--classes", type=int, default=200)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{options.backbone}, {options.batch} images of {options.size} pixels, {device.type} ({name})")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(options.batch, 3, options.size, options.size, generator=generator).to(device)
+    labels = torch.randint(0, options.classes, (options.batch,), generator=generator).to(device)
+    _report("extraction", *_extraction(options, images, labels), options.batch, "bare forward pass", "all statistics")
+    _report("training step", *_training(options, images, labels), options.batch, "cross-entropy", "diversity loss too")
+    return 0
+
+
+def _extraction(options: argparse.Namespace, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    backbone = build_backbone(options.backbone).eval().to(images.device)
+    n_features = backbone.n_features
+    statistics, locality = FeatureStatistics(options.classes, n_features), Locality(n_features)
+
+    def bare() -> None:
+        backbone(images)
+
+    def full() -> None:
+        maps = backbone(images)
+        statistics.update(maps.mean((2, 3)), labels)
+        locality.update(maps)
+
+    with torch.no_grad():
+        return _in_turns(bare, full, options.batches, images.device)
+
+
+def _training(options: argparse.Namespace, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    model = DenseClassifier(build_backbone(options.backbone), options.classes).train().to(images.device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+
+    def step(beta: float) -> None:
+        output = model(images)
+        loss = torch.nn.functional.cross_entropy(output.logits, labels)
+        if beta:
+            loss = loss + diversity(output.maps, output.logits, model.weight, beta)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return _in_turns(lambda: step(0.0), lambda: step(0.196), options.batches, images.device)
+
+
+def _in_turns(
+    first: Callable[[], None], second: Callable[[], None], times: int, device: torch.device
+) -> tuple[float, float]:
+    spent: tuple[list[float], list[float]] = ([], [])
+    for number in range(_WARM_UP + times):
+        for call, seconds in zip((first, second), spent, strict=True):
+            _wait(device)
+            begin = time.perf_counter()
+            call()
+            _wait(device)
+            if number >= _WARM_UP:
+                seconds.append(time.perf_counter() - begin)
+    return median(spent[0]), median(spent[1])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _report(what: str, plain: float, full: float, batch: int, plain_name: str, full_name: str) -> None:
+    print(
+        f"{what}: {plain_name} {batch / plain:.1f} images/s, {full_name} {batch / full:.1f} images/s, "
+        f"{100 * (full / plain - 1):+.1f} %"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

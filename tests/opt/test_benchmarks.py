@@ -1,0 +1,92 @@
+"""The benchmarks: instances by name, runs in processes of their own, tables and plots."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.instances import LADDER, SUITES, load_instance
+from benchmarks.report import load_runs, markdown_table
+from benchmarks.runner import Run, measure, unavailable
+from benchmarks.targets import TARGETS, target_table
+from qpm_opt import AssignmentProblem
+
+
+def test_instances_have_the_size_and_the_penalties_of_their_name() -> None:
+    problem = load_instance("generated-12x80-10%")
+    assert (problem.n_classes, problem.n_features) == (12, 80)
+    assert problem.n_penalised / (80 * 79 / 2) == pytest.approx(0.1, abs=0.01)
+    assert load_instance("generated-12x80-none").n_penalised == 0
+    first, second = (load_instance(f"generated-12x80-seed{seed}-turan") for seed in (0, 1))
+    assert (first.class_similarity != second.class_similarity).any()
+    with pytest.raises(ValueError, match="There is no instance 'nothing'"):
+        load_instance("nothing")
+
+
+def test_the_real_features_come_with_the_project() -> None:
+    problem = load_instance("hangul-turan")
+    assert (problem.n_classes, problem.n_features, problem.n_select) == (200, 1280, 50)
+    assert 0 < len(problem.dead_features) < 40
+
+
+def test_all_registered_names_are_understood() -> None:
+    from benchmarks.instances import _NAME
+
+    for name in [*TARGETS, *LADDER, *(name for suite in SUITES.values() for name in suite)]:
+        assert _NAME.fullmatch(name)
+
+
+def test_a_run_from_a_file_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.npz"
+    load_instance("generated-6x40-turan").save(path)
+    out = tmp_path / "out"
+    command = ["run", "--instance", str(path), "--solver", "decomposition", "--solver", "greedy", "--out", str(out)]
+    assert main([*command, "--time-limit", "20"]) == 0
+    assert "| mine.npz |" in capsys.readouterr().out
+    table = pd.read_csv(out / "runs.csv").set_index("solver")
+    ours = table.loc["decomposition"]
+    assert ours["gap"] <= 1e-4
+    assert ours["to_proof"] >= ours["first"]
+    assert ours["peak_memory"] > 20
+    assert ours["objective"] >= table.loc["greedy", "objective"]
+    assert pd.isna(table.loc["greedy", "bound"])
+    assert (out / "gap_over_time.png").stat().st_size > 5_000
+    assert len(load_runs(out)) == 2
+    assert main(["report", str(out)]) == 0
+
+
+def test_a_solver_that_cannot_run_says_so(tmp_path: Path) -> None:
+    reason = unavailable("pyomo:no-such-solver")
+    assert reason is not None
+    assert "no solver" in reason
+    run = measure(str(tmp_path / "missing.npz"), "greedy", 0, 1.0)
+    assert (run.termination, run.objective) == ("failed", None)
+    assert "failed" in markdown_table([run])
+
+
+def test_targets_are_read_off_the_trace() -> None:
+    def finished(trace: list[tuple[float, float | None, float | None]]) -> Run:
+        return Run(
+            "hangul-threshold", 200, 1280, 50, 0.2, "decomposition", "1", 0, 300.0, "", objective=100.0, trace=trace
+        )
+
+    run = finished([(1.0, 100.0, None), (50.0, 100.0, 102.0), (200.0, 100.0, 101.6)])
+    assert run.gap_at(10.0) is None
+    assert run.gap_at(60.0) == pytest.approx(0.02)
+    table = target_table([run])
+    assert "| 60 s | 2.5 % | 2.000 % | yes |" in table
+    assert "| 300 s | 1.5 % | 1.600 % | no |" in table
+
+
+def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "decomposition   available" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource is a module of Unix")
+def test_problems_are_problems() -> None:
+    assert isinstance(load_instance("generated-6x40-threshold"), AssignmentProblem)
