@@ -23,7 +23,7 @@ def _problem(n_classes: int, n_features: int, share: float | None, **sizes: Any)
 
 @pytest.mark.parametrize("share", [None, 0.05, 0.4])
 def test_middling_problems_are_proven_optimal(share: float | None) -> None:
-    problem = _problem(12, 60, share, n_select=8, n_per_class=3)
+    problem = _problem(8, 40, share, n_select=6, n_per_class=2)
     result = solve_assignment(problem, solver="decomposition", time_limit=60.0)
     assert result.status is SolutionStatus.OPTIMAL
     exact = solve_assignment(problem, solver="cpsat", time_limit=60.0, start=result)
@@ -31,7 +31,7 @@ def test_middling_problems_are_proven_optimal(share: float | None) -> None:
 
 
 def test_runs_repeat_to_the_bit() -> None:
-    problem = _problem(12, 60, 0.2, n_select=8, n_per_class=3)
+    problem = _problem(8, 50, 0.2, n_select=7, n_per_class=2)
     first, second = (solve_assignment(problem, solver="decomposition", seed=3) for _ in range(2))
     assert first.selected.tolist() == second.selected.tolist()
     assert (first.objective, first.bound) == (second.objective, second.bound)

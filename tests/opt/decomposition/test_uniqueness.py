@@ -20,7 +20,7 @@ def _alike(seed: int, pairs: list[tuple[int, int, int]]) -> SearchSpace:
     return SearchSpace.of(AssignmentProblem(A, n_select=5, n_per_class=2, contrastive_pairs=pairs))
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("pairs", [[], [(0, 1, 1), (2, 4, 1)]])
 def test_every_cut_holds_for_every_set(seed: int, pairs: list[tuple[int, int, int]]) -> None:
     space = _alike(seed, pairs) if seed % 2 else small_space(seed)
@@ -38,22 +38,42 @@ def test_every_cut_holds_for_every_set(seed: int, pairs: list[tuple[int, int, in
                 assert own[cut.classes].sum() <= limit + 1e-6
 
 
+def _bound_at(space: SearchSpace, classes: ClassValues, x: np.ndarray) -> float:
+    """What the class values and the priced cuts promise at x."""
+    plain = classes.at(x, classes.thresholds(x))
+    bound, done = 0.0, np.zeros(len(plain), dtype=bool)
+    for cut in priced_cuts(space, price_collisions(space, classes, x), x):
+        bound += cut.constant + float(cut.slopes @ x[cut.features])
+        done[cut.classes] = True
+    return bound + float(plain[~done].sum())
+
+
+def test_two_classes_that_collide_are_charged_in_full() -> None:
+    collided = exactly = 0
+    for seed in range(30):
+        A = np.random.default_rng(seed).random((4, 8))
+        A[1] = A[0] + 0.01 * A[1]
+        space = SearchSpace.of(AssignmentProblem(A, n_select=5, n_per_class=2))
+        classes = ClassValues.of(space.values, space.budgets)
+        for chosen in sets_of(space)[::9]:
+            x = indicator(space, chosen)
+            exact, _ = space.exact(chosen)
+            if classes.at(x, classes.thresholds(x)).sum() > exact + 1e-6:
+                bound = _bound_at(space, classes, x)
+                assert bound >= exact - 1e-6
+                collided += 1
+                exactly += bound <= exact + 1e-6
+    assert collided > 20
+    assert exactly >= 0.9 * collided  # the rest collides with a third class, by halves
+
+
 @pytest.mark.parametrize("pairs", [[], [(0, 1, 1), (2, 4, 1)]])
-def test_a_collision_is_charged_in_full(pairs: list[tuple[int, int, int]]) -> None:
-    charged = 0
+def test_many_collisions_are_charged_in_part(pairs: list[tuple[int, int, int]]) -> None:
     for seed in range(10):
         space = _alike(seed, pairs)
         classes = ClassValues.of(space.values, space.budgets)
         chosen = sets_of(space)[0]
         x = indicator(space, chosen)
         exact, _ = space.exact(chosen)
-        plain = classes.at(x, classes.thresholds(x))
-        assert plain.sum() > exact + 1e-6
-        bound, done = 0.0, np.zeros(6, dtype=bool)
-        for cut in priced_cuts(space, price_collisions(space, classes, x), x):
-            bound += cut.constant + float(cut.slopes @ x[cut.features])
-            done[cut.classes] = True
-        bound += float(plain[~done].sum())
-        assert bound >= exact - 1e-6
-        charged += bound <= exact + 1e-6
-    assert charged >= 5  # the rest is left to the tree
+        plain = float(classes.at(x, classes.thresholds(x)).sum())
+        assert exact - 1e-6 <= _bound_at(space, classes, x) < plain - 0.25 * (plain - exact)
