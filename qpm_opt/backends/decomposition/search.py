@@ -14,6 +14,7 @@ from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.backends._rounds import TOY_PAIRS
 from qpm_opt.backends.base import Request
 from qpm_opt.backends.decomposition.class_values import ClassValues
+from qpm_opt.backends.decomposition.master import Point
 from qpm_opt.backends.decomposition.semidefinite import SemidefiniteBound
 from qpm_opt.backends.decomposition.tree import BranchAndCut
 from qpm_opt.backends.search_log import SearchLog
@@ -45,7 +46,10 @@ _LEAST_FALL_ALONE = 0.002
 """The same where the gap of the cutting planes is `_FAR_BEHIND` times as large, so that nothing better is to be had."""
 
 _TRIAL_ROUNDS = 15
-"""Rounds of cuts after which it shows whether cutting planes do."""
+_TRIAL_ITERATIONS = 15_000
+_GOOD_FALL = 0.75
+_LARGE_GAP = 0.1
+"""Cutting planes go on if some rounds bring the gap below 10 %, and each further lot to three quarters of it."""
 
 _NODES_A_ROUND = 200
 
@@ -125,13 +129,15 @@ class Search:
             incumbent=self._objective,
             tolerance=self._tolerance,
             on_set=lambda chosen: self._offer_set(kept[chosen], "from the linear program"),
+            on_rounding=lambda chosen: self._climb(kept[chosen]),
             seconds_left=self._log.remaining,
             on_step=lambda bound: self._step(bound, "cutting planes"),
         )
-        point = tree.root(_TRIAL_ROUNDS)
-        if point is not None and self._relative(tree.bound) <= _SMALL_GAP:
-            point = tree.root()
+        point = self._cut_root(tree)
         self._excluded = max(self._excluded, tree.closed)
+        if point is not None:
+            rounded = np.sort(np.argsort(-point.x, kind="stable")[: space.n_select])
+            self._climb_and_search(kept[rounded])
         if point is None:
             self._settle(tree.bound)
             return None
@@ -139,6 +145,17 @@ class Search:
         self._kept[kept[tree.upper < 0.5]] = False
         self._forced[kept[tree.lower > 0.5]] = True
         return tree
+
+    def _cut_root(self, tree: BranchAndCut) -> Point | None:
+        """Cut the root to the end where that goes well, and no further than it takes to see that it does not."""
+        point = tree.root(_TRIAL_ROUNDS)
+        gap, before = self._relative(tree.bound), _LARGE_GAP / _GOOD_FALL
+        while point is not None and point.solved and _SMALL_GAP < gap <= _GOOD_FALL * before:
+            if tree.iterations > _TRIAL_ITERATIONS:
+                return point
+            point = tree.root(_TRIAL_ROUNDS)
+            gap, before = self._relative(tree.bound), gap
+        return tree.root() if point is not None and gap <= _SMALL_GAP else point
 
     def _worth_a_semidefinite_bound(self, tree: BranchAndCut) -> bool:
         return self._relative(tree.bound) > _SMALL_GAP and bool(tree.space.penalties.any())
@@ -201,9 +218,13 @@ class Search:
             self._best = found
             self._log.offer(self._everything.features[found.chosen], found.weights, message)
 
-    def _climb_and_search(self, chosen: IntArray) -> IntArray:
+    def _climb(self, chosen: IntArray) -> IntArray:
         chosen = climb(self._everything, chosen, self._keep_going)
         self._offer_set(chosen, "swap search")
+        return chosen
+
+    def _climb_and_search(self, chosen: IntArray) -> IntArray:
+        chosen = self._climb(chosen)
         found = tabu_search(
             self._everything,
             chosen,

@@ -33,6 +33,8 @@ _CANDIDATES = 16
 _RELIABLE = 4
 _PROBE_ITERATIONS = 60
 _STALE_CANDIDATES = 6
+_ROUND_EVERY = 5
+"""Rounds of the root, and nodes, after which the master's features are rounded and searched from."""
 
 
 @dataclass(order=True)
@@ -52,7 +54,8 @@ class BranchAndCut:
         classes: Its class values.
         thresholds: (n_classes,) thresholds of the first class cuts.
         incumbent: Returns the objective of the best known solution.
-        on_set: Told of every promising set of features (local); it values it exactly and returns the value.
+        on_set: Told of every set of features (local) at which the master is whole; values it exactly.
+        on_rounding: Told now and then of the features that the master has most of, to start a search from.
         seconds_left: Asked before every linear program.
         on_step: Called after every linear program with the bound; may raise to stop.
     """
@@ -65,13 +68,15 @@ class BranchAndCut:
         *,
         incumbent: Callable[[], float],
         tolerance: Callable[[], float],
-        on_set: Callable[[IntArray], float],
+        on_set: Callable[[IntArray], object],
+        on_rounding: Callable[[IntArray], object],
         seconds_left: Callable[[], float],
         on_step: Callable[[float], None],
     ) -> None:
         self.space, self.classes = space, classes
         self._incumbent, self._tolerance = incumbent, tolerance
-        self._on_set, self._seconds_left, self._on_step = on_set, seconds_left, on_step
+        self._on_set, self._on_rounding = on_set, on_rounding
+        self._seconds_left, self._on_step = seconds_left, on_step
         n = len(space.features)
         allowed = np.where(space.values > -space.barrier, space.values, np.nan)
         least = np.nanmin(np.where(np.isnan(allowed), np.inf, allowed), axis=1)
@@ -147,6 +152,8 @@ class BranchAndCut:
         if not point.solved:
             self._push(bound, node.lower, node.upper)
             return None
+        if self.nodes % _ROUND_EVERY == 0:
+            self._round(point)
         lower, upper = self._fixed(point, lower, upper)
         free = np.flatnonzero((point.x > _WHOLE) & (point.x < 1.0 - _WHOLE) & (lower < upper))
         if not len(free):  # whole features that the cuts cannot settle: go on by splitting them
@@ -229,8 +236,8 @@ class BranchAndCut:
             whole = bool((np.minimum(point.x, 1.0 - point.x) <= _WHOLE).all())
             if whole:
                 self._value(np.flatnonzero(point.x > 0.5))
-            elif root and round_number % 10 == 1:
-                self._value(np.sort(np.argsort(-point.x, kind="stable")[: self.space.n_select]))
+            elif root and round_number % _ROUND_EVERY == 0:
+                self._round(point)
             cuts = self._violated_class_cuts(point)
             if len(cuts) <= 2 or round_number % 3 == 0:
                 cuts += self._violated_priced_cuts(point)
@@ -295,6 +302,13 @@ class BranchAndCut:
         if key not in self._seen:
             self._seen.add(key)
             self._on_set(chosen)
+
+    def _round(self, point: Point) -> None:
+        chosen = np.sort(np.argsort(-point.x, kind="stable")[: self.space.n_select])
+        key = chosen.tobytes()
+        if key not in self._seen:
+            self._seen.add(key)
+            self._on_rounding(chosen)
 
     def _exclude(self, chosen: IntArray) -> None:
         self.master.add_linear(
