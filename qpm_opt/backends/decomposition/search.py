@@ -31,7 +31,8 @@ _EXACT = 1e-9
 """Relative difference of objectives that rounding explains: where a proof to the end is asked for, it stops here."""
 
 _PATIENCE = 30
-_RESTARTS = 3
+_RESTARTS = 4
+_DOUBT = 0.02
 _LEAST_SHRINKAGE = 0.85
 _SMALL_GAP = 0.01
 """Gap after the first rounds of cuts up to which cutting planes and the tree are the better way."""
@@ -67,6 +68,7 @@ class Search:
         self._best: Found | None = None  # of local features of the whole space
         n = len(space.features)
         self._kept, self._forced = np.ones(n, dtype=bool), space.forced.copy()
+        self._guide: FloatArray | None = None  # (n,) fractional features of the last relaxation
         self._excluded = -np.inf  # bound on all that features left out or forced since then would have given
 
     # -- the plan ------------------------------------------------------------------------------------------------------
@@ -136,8 +138,7 @@ class Search:
         point = self._cut_root(tree)
         self._excluded = max(self._excluded, tree.closed)
         if point is not None:
-            rounded = np.sort(np.argsort(-point.x, kind="stable")[: space.n_select])
-            self._climb_and_search(kept[rounded])
+            self._take_guide(kept, point.x)
         if point is None:
             self._settle(tree.bound)
             return None
@@ -181,8 +182,7 @@ class Search:
             without, including = np.full(len(self._kept), np.inf), np.full(len(self._kept), np.inf)
             without[kept], including[kept] = certificate.without, certificate.including
             self._fix(without, including)
-            rounded = np.sort(np.argsort(-iteration.x, kind="stable")[: space.n_select])
-            self._climb_and_search(kept[rounded])
+            self._take_guide(kept, iteration.x)
             self._restart()
             bounds.append(certificate.bound)
             if len(bounds) > _CERTIFICATES_WATCHED:
@@ -238,10 +238,26 @@ class Search:
     def _restart(self) -> None:
         self._log.report("swap search")
         draw = self._rng.random()
-        if self._best is None or draw < 0.3:
+        if self._guide is not None and draw < 0.6:
+            self._climb_and_search(self._guided_set(self._guide))
+        elif self._best is None or draw < 0.7:
             self._climb_and_search(random_set(self._everything, self._rng))
         else:
             self._climb_and_search(shaken_set(self._everything, self._best.chosen, self._rng))
+
+    def _guided_set(self, x: FloatArray) -> IntArray:
+        """A set drawn by how much of each feature a relaxation has."""
+        space = self._everything
+        likely = np.log(x + _DOUBT) - np.log(1.0 - x + _DOUBT) + self._rng.gumbel(size=len(x))
+        likely[space.forced] = np.inf
+        return np.sort(np.argsort(-likely, kind="stable")[: space.n_select])
+
+    def _take_guide(self, kept: IntArray, x: FloatArray) -> None:
+        """Let searches start near a relaxation's solution."""
+        self._guide = np.zeros(len(self._everything.features))
+        self._guide[kept] = np.clip(x, 0.0, 1.0)
+        n_select = self._everything.n_select
+        self._climb_and_search(kept[np.sort(np.argsort(-x, kind="stable")[:n_select])])
 
     # -- bounds --------------------------------------------------------------------------------------------------------
 
