@@ -46,7 +46,7 @@ _FAR_BEHIND = 2.0
 _LEAST_FALL_ALONE = 0.002
 """The same where the gap of the cutting planes is `_FAR_BEHIND` times as large, so that nothing better is to be had."""
 
-_TRIAL_ROUNDS = 15
+_TRIAL_ROUNDS = 10
 _TRIAL_ITERATIONS = 15_000
 _GOOD_FALL = 0.75
 _LARGE_GAP = 0.1
@@ -76,13 +76,13 @@ class Search:
     def run(self) -> Termination:
         """Everything, in order."""
         tree = self._shrunk_tree(self._first_thresholds())
-        for _ in range(_RESTARTS):
-            if tree is not None and not self._is_done():
-                self._restart()
         if tree is not None and not self._is_done() and self._worth_a_semidefinite_bound(tree):
             self._semidefinite(tree.bound)
             if self._kept.sum() < len(tree.space.features):
                 tree = self._shrunk_tree(tree.thresholds)
+        for _ in range(_RESTARTS):
+            if tree is not None and not self._is_done():
+                self._restart()
         if tree is not None and not self._is_done():
             self._branch(tree)
         return self._verdict()
@@ -139,6 +139,7 @@ class Search:
         self._excluded = max(self._excluded, tree.closed)
         if point is not None:
             self._take_guide(kept, point.x)
+            self._restart()
         if point is None:
             self._settle(tree.bound)
             return None
@@ -183,7 +184,8 @@ class Search:
             without[kept], including[kept] = certificate.without, certificate.including
             self._fix(without, including)
             self._take_guide(kept, iteration.x)
-            self._restart()
+            if len(bounds) % 3 == 2:
+                self._restart()
             bounds.append(certificate.bound)
             if len(bounds) > _CERTIFICATES_WATCHED:
                 fall = bounds[-1 - _CERTIFICATES_WATCHED] - bounds[-1]
@@ -257,7 +259,7 @@ class Search:
         self._guide = np.zeros(len(self._everything.features))
         self._guide[kept] = np.clip(x, 0.0, 1.0)
         n_select = self._everything.n_select
-        self._climb_and_search(kept[np.sort(np.argsort(-x, kind="stable")[:n_select])])
+        self._climb(kept[np.sort(np.argsort(-x, kind="stable")[:n_select])])
 
     # -- bounds --------------------------------------------------------------------------------------------------------
 
