@@ -171,7 +171,7 @@ class Search:
         if not space.n_select > space.forced.sum():
             return
         local = np.flatnonzero(np.isin(kept, self._best.chosen))
-        iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), 0.0, local)
+        iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), local)
         bounds: list[float] = []
         while not self._is_done():
             iteration.step()

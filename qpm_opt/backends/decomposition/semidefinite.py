@@ -50,7 +50,7 @@ class SemidefiniteCertificate:
     """A bound and what it says about single features.
 
     Attributes:
-        bound: Safe upper bound on the objective, uniqueness left out unless the values are priced.
+        bound: Safe upper bound on the objective; uniqueness is left out.
         without: (n,) bound on solutions without a feature.
         including: (n,) bound on solutions with it.
     """
@@ -65,12 +65,11 @@ class SemidefiniteBound:
 
     Args:
         space: The problem.
-        classes: Its class values, perhaps priced.
-        constant: What to add to the objective for the prices.
+        classes: Its class values.
         chosen: (n_select,) a good set of features to start from.
     """
 
-    def __init__(self, space: SearchSpace, classes: ClassValues, constant: float, chosen: IntArray) -> None:
+    def __init__(self, space: SearchSpace, classes: ClassValues, chosen: IntArray) -> None:
         forced, free = np.flatnonzero(space.forced), np.flatnonzero(~space.forced)
         self._forced, self._free = forced, free
         n = len(free)
@@ -78,8 +77,8 @@ class SemidefiniteBound:
         self._penalties = space.penalties[np.ix_(free, free)]
         self._bias = space.bias[free] - space.penalties[np.ix_(forced, free)].sum(axis=0)
         self._constant = space.constant + space.set_value(forced)
+        self._classes = classes
         self._everything = len(space.features)
-        self.price(classes, constant)
         charged = self._penalties[self._penalties > 0.0]
         self._unit = 2.0 * float(charged.mean()) if len(charged) else 1.0
         self._rho = _PENALTIES[0] * self._unit
@@ -98,10 +97,6 @@ class SemidefiniteBound:
         self._u: Single = np.zeros_like(self._m)  # the multiplier Z divided by the penalty parameter
         self._half_penalties: Single = (0.5 * self._penalties).astype(np.float32)
         self._thresholds = classes.thresholds(self._full(0.5 * start + 0.5 * uniform))
-
-    def price(self, classes: ClassValues, constant: float) -> None:
-        """Go on with other prices for uniqueness."""
-        self._classes, self._price_constant = classes, constant
 
     @property
     def x(self) -> FloatArray:
@@ -141,7 +136,7 @@ class SemidefiniteBound:
         np.fill_diagonal(d, -np.inf)
         partners = -np.partition(-d, k - 2, axis=1)[:, : k - 1].sum(axis=1) if k > 1 else np.zeros(self._n)
         base = self._bias + 2.0 * w[0, 1:] + own + partners
-        constant = self._constant + self._price_constant + float(w[0, 0])
+        constant = self._constant + float(w[0, 0])
         size = abs(w[0, 0]) + float(np.abs(base).max()) * k
 
         thresholds, best, best_phi, best_at = self._thresholds, np.inf, base, 0.0

@@ -8,8 +8,8 @@ no two of the classes may have all of T, so of the rows Σ_{f∈T} W[c,f] ≤ k 
 bounds what the classes gain together. A contrastive pair of classes c and d that share at least m features, written
 with v_f ≤ W[c,f], v_f ≤ W[d,f] and Σ v ≥ m, adds p_f to A[c,f], ν − p_f to A[d,f] and −ν m to the constant, for any
 0 ≤ p_f ≤ ν. Either way it is the same problem with other values and a constant, so it serves the linear program as one
-more cut on Σ_c θ_c, and would serve the semidefinite bound as it is. The multipliers come from a small linear program
-over the classes in question at a given point, in which W is explicit.
+more cut on Σ_c θ_c. The multipliers come from a small linear program over the classes in question at a given point, in
+which W is explicit.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def _bound(seed: int, scale: float = 1.0) -> tuple[SemidefiniteBound, float, lis
     space = small_space(seed, scale=scale)
     classes = ClassValues.of(space.values, space.budgets)
     relaxed = [space.relaxed_value(chosen) for chosen in sets_of(space)]
-    return SemidefiniteBound(space, classes, 0.0, greedy_set(space)), optimum(space), relaxed
+    return SemidefiniteBound(space, classes, greedy_set(space)), optimum(space), relaxed
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -45,7 +45,7 @@ def test_the_size_of_the_numbers_does_not_matter(scale: float) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_what_it_says_of_single_features_holds(seed: int) -> None:
     space = small_space(seed)
-    iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), 0.0, greedy_set(space))
+    iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), greedy_set(space))
     for _ in range(60):
         iteration.step()
     certificate = iteration.certificate()
