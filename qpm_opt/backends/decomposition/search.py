@@ -38,6 +38,9 @@ _SMALL_GAP = 0.01
 """Gap after the first rounds of cuts up to which cutting planes and the tree are the better way."""
 
 _CERTIFICATE_EVERY = 20
+_PROOF_STEPS = 3.0
+"""A certificate takes about as long as this many iterations, until one has been timed."""
+
 _CERTIFICATES_WATCHED = 3
 _LEAST_FALL = 0.04
 """The semidefinite bound is left when three certificates closed less than this share of the gap."""
@@ -133,7 +136,7 @@ class Search:
             on_set=lambda chosen: self._offer_set(kept[chosen], "from the linear program"),
             on_rounding=lambda chosen: self._climb(kept[chosen]),
             seconds_left=self._log.remaining,
-            on_step=lambda bound: self._step(bound, "cutting planes"),
+            on_step=lambda bound: self._step(bound, f"cutting planes, {tree.nodes} nodes"),
         )
         point = self._cut_root(tree)
         self._excluded = max(self._excluded, tree.closed)
@@ -173,13 +176,22 @@ class Search:
         local = np.flatnonzero(np.isin(kept, self._best.chosen))
         iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), local)
         bounds: list[float] = []
+        step = proof = 0.0
         while not self._is_done():
+            begin = self._log.elapsed()
             iteration.step()
+            step = max(step, self._log.elapsed() - begin)
             self._step(math.inf, f"semidefinite bound, iteration {iteration.iterations}")
-            if iteration.iterations % _CERTIFICATE_EVERY:
+            # Before the time runs out, what has been iterated so far is turned into a bound.
+            last = self._log.remaining() < 1.2 * (step + max(proof, _PROOF_STEPS * step))
+            if iteration.iterations % _CERTIFICATE_EVERY and not last:
                 continue
+            begin = self._log.elapsed()
             certificate = iteration.certificate()
+            proof = max(proof, self._log.elapsed() - begin)
             self._tighten(certificate.bound, "semidefinite bound")
+            if last:
+                return
             without, including = np.full(len(self._kept), np.inf), np.full(len(self._kept), np.inf)
             without[kept], including[kept] = certificate.without, certificate.including
             self._fix(without, including)
