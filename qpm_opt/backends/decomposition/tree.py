@@ -96,7 +96,8 @@ class BranchAndCut:
         self._serial = 0
         self._falls = np.zeros((2, n))
         self._tries = np.zeros((2, n))
-        self._seen: set[bytes] = set()
+        self._valued: set[bytes] = set()
+        self._searched: set[bytes] = set()
 
     @property
     def closed(self) -> float:
@@ -299,18 +300,20 @@ class BranchAndCut:
 
     def _value(self, chosen: IntArray) -> None:
         key = chosen.tobytes()
-        if key not in self._seen:
-            self._seen.add(key)
+        if key not in self._valued:
+            self._valued.add(key)
             self._on_set(chosen)
 
     def _round(self, point: Point) -> None:
         chosen = np.sort(np.argsort(-point.x, kind="stable")[: self.space.n_select])
         key = chosen.tobytes()
-        if key not in self._seen:
-            self._seen.add(key)
+        if key not in self._searched:
+            self._searched.add(key)
             self._on_rounding(chosen)
 
     def _exclude(self, chosen: IntArray) -> None:
+        """Cut off a set, after making sure of its exact value."""
+        self._on_set(chosen)
         self.master.add_linear(
             [LinearCut(np.zeros(0, dtype=np.int64), float(len(chosen) - 1), chosen, np.full(len(chosen), -1.0))]
         )
