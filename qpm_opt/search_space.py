@@ -15,7 +15,7 @@ from qpm_opt.selection import best_weights
 __all__ = ["SearchSpace"]
 
 
-_MOST_KNOWN = 5_000
+_MOST_KNOWN_BYTES = 50_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +140,10 @@ class SearchSpace:
         return self.unit * similarity + self.set_value(chosen), weights
 
     def _best_weights(self, selected: IntArray) -> npt.NDArray[np.bool_] | None:
-        """`best_weights`, remembered where an integer program stands behind it, because searches come back to sets."""
-        if not len(self.problem.contrastive_pairs):
-            return best_weights(self.problem, selected)
+        """`best_weights`, remembered: searches come back to sets, most of all where there are few."""
         key = selected.tobytes()
         if key not in self._known:
-            if len(self._known) >= _MOST_KNOWN:
+            if len(self._known) * self.problem.n_classes * self.n_select >= _MOST_KNOWN_BYTES:
                 self._known.clear()
             self._known[key] = best_weights(self.problem, selected)
         return self._known[key]

@@ -438,7 +438,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     choice = parser.add_argument_group("choice of features")
     choice.add_argument("--threshold", type=_threshold, help="turan or a number (default: searched)")
     choice.add_argument("--solver", help="see `qpm-vision info` (default: auto)")
-    choice.add_argument("--solve-seconds", type=float, help="time limit (default: 120)")
+    choice.add_argument("--solve-seconds", type=float, help="time limit of the solver (default: 60)")
 
 
 def _redo(parser: Any) -> None:

@@ -65,7 +65,7 @@ class RunConfig:
     fine_tuning: TrainingSettings = SMALL_FINE_TUNING
     threshold: float | str | None = None
     solver: str = "auto"
-    solve_seconds: float | None = 120.0
+    solve_seconds: float | None = 60.0
     seed: int = 0
     test_share: float = 0.25
     device: str = "auto"

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.generator import generate_problem_data
 from qpm_opt import AssignmentProblem, SolutionStatus, Termination, penalties_from_similarity, solve_assignment, verify
+from tests.contract.oracle import optimum, random_problem
 
 
 def _problem(n_classes: int, n_features: int, share: float | None, **sizes: Any) -> AssignmentProblem:
@@ -82,3 +83,9 @@ def test_contrastive_pairs_of_the_closest_classes() -> None:
     free = solve_assignment(problem, solver="decomposition", time_limit=20.0)
     assert free.bound is not None
     assert result.objective <= free.bound + 1e-9
+
+
+def test_a_set_that_a_search_started_from_is_valued_itself_before_it_is_cut_off() -> None:
+    small = random_problem(11_050)
+    result = solve_assignment(AssignmentProblem(**small.arguments()), solver="decomposition")
+    assert result.objective == pytest.approx(optimum(small))
