@@ -26,7 +26,7 @@ __all__ = ["SOLVERS", "Run", "measure", "unavailable"]
 SOLVERS = ("decomposition", "pyomo", "cpsat", "pyomo:scip", "pyomo:gurobi", "local_search", "greedy")
 """Ours and its peers: HiGHS, CP-SAT, SCIP and Gurobi on the plain model, the search without proof, and greedy."""
 
-_GRACE = 60.0
+_GRACE = 180.0
 """Seconds beyond the limit after which a process that builds its model too slowly is ended."""
 
 _MARGIN = 1e-12
