@@ -152,7 +152,8 @@ def test_an_interruption_from_progress_keeps_the_best(solver: str) -> None:
 
 
 _CTRL_C = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from tests.contract.test_manners import hard_problem
 from qpm_opt import solve_assignment
 problem = hard_problem()
