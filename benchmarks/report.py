@@ -126,7 +126,8 @@ def _plot_gaps(figure: Any, runs: Sequence[Run]) -> bool:
                 continue
             times = [max(time, 0.01) for time, _ in gaps] + [max(run.runtime or 0.0, gaps[-1][0], 0.01)]
             values = [max(gap, 1e-5) for _, gap in gaps]
-            place.step(times, [100.0 * gap for gap in [*values, values[-1]]], where="post", lw=1.8, **_look(solver))
+            percent = [100.0 * gap for gap in [*values, values[-1]]]
+            place.step(times, percent, where="post", lw=1.8, marker="o", markevery=[-1], **_look(solver))
         place.set(xscale="log", yscale="log", title=Path(instance).name, xlabel="seconds")
         place.axhline(0.01, color="0.6", lw=0.8)
         place.grid(alpha=0.3)
