@@ -139,7 +139,7 @@ class BranchAndCut:
 
     def _process(self, node: _Node) -> _Node | None:
         """Bound a node and branch on it; returns the child to go on with."""
-        if self._is_closed(node.bound):
+        if self._closes(node.bound):
             return None
         self.nodes += 1
         lower, upper = np.maximum(node.lower, self.lower), np.minimum(node.upper, self.upper)
@@ -169,8 +169,7 @@ class BranchAndCut:
             low[branch] = high[branch] = value
             self._serial += 1
             child_bound = min(bound, high_bound if value else low_bound)
-            if self._is_closed(child_bound):
-                self._closed = max(self._closed, child_bound)
+            if self._closes(child_bound):
                 continue
             children.append(_Node(-child_bound, self._serial, child_bound, low, high))
         children.sort(key=lambda child: child.sort_key)
@@ -228,8 +227,7 @@ class BranchAndCut:
                 self._fix_for_good(point)
                 self.bound = min(self.bound, max(bound, self._closed))
             self._on_step(self.bound)
-            if self._is_closed(bound):
-                self._closed = max(self._closed, bound)
+            if self._closes(bound):
                 return None
             if not point.solved:
                 return point
@@ -245,8 +243,7 @@ class BranchAndCut:
             cliques = self._violated_clique_cuts(point, 1e-6 if whole else 1e-3)
             if not cuts and not cliques:
                 if whole:
-                    if self._is_closed(bound):
-                        self._closed = max(self._closed, bound)
+                    if self._closes(bound):
                         return None
                     self._exclude(np.flatnonzero(point.x > 0.5))
                     continue
@@ -320,8 +317,12 @@ class BranchAndCut:
 
     # -- bounds --------------------------------------------------------------------------------------------------------
 
-    def _is_closed(self, bound: float) -> bool:
-        return bound <= self._incumbent() + self._tolerance()
+    def _closes(self, bound: float) -> bool:
+        """Whether a bound settles what it bounds; the bound of everything that is settled is kept."""
+        settled = bound <= self._incumbent() + self._tolerance()
+        if settled:
+            self._closed = max(self._closed, bound)
+        return settled
 
     def _push(self, bound: float, lower: FloatArray, upper: FloatArray) -> None:
         self._serial += 1
