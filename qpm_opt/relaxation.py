@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qpm_opt._validation import FloatArray, IntArray
-from qpm_opt.search_space import SearchSpace
+from qpm_opt.search_space import SearchSpace, largest
 
 __all__ = ["PenaltyFreeBound", "penalty_free_bound"]
 
@@ -95,7 +95,7 @@ def _with_exchanges(space: SearchSpace, bound: float, thresholds: FloatArray) ->
 def _some_features(space: SearchSpace) -> IntArray:
     worth = space.bias + np.maximum(space.values, 0.0).sum(axis=0)
     worth[space.forced] = np.inf
-    return np.sort(np.argsort(-worth, kind="stable")[: space.n_select])
+    return largest(worth, space.n_select)
 
 
 def _thresholds(space: SearchSpace, chosen: IntArray) -> FloatArray:

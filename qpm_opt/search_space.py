@@ -12,10 +12,15 @@ from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.problem import AssignmentProblem
 from qpm_opt.selection import best_weights
 
-__all__ = ["SearchSpace"]
+__all__ = ["SearchSpace", "largest"]
 
 
 _MOST_KNOWN_BYTES = 50_000_000
+
+
+def largest(worth: FloatArray, count: int) -> IntArray:
+    """The sorted positions of the `count` largest entries, the first ones among equals."""
+    return np.sort(np.argsort(-worth, kind="stable")[:count])
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,12 @@ class LinearCut:
     features: IntArray
     slopes: FloatArray
 
+    @classmethod
+    def of(cls, classes: IntArray, constant: float, slopes: FloatArray) -> LinearCut:
+        """The cut with the slopes of all features, of which only those that are not zero are kept."""
+        features = np.flatnonzero(slopes)
+        return cls(classes, constant, features, slopes[features])
+
 
 @dataclass(frozen=True, eq=False)
 class CliqueCut:

@@ -20,8 +20,8 @@ from qpm_opt.backends.decomposition.tree import BranchAndCut
 from qpm_opt.backends.search_log import SearchLog
 from qpm_opt.problem import AssignmentProblem
 from qpm_opt.relaxation import penalty_free_bound
-from qpm_opt.search_space import SearchSpace
-from qpm_opt.solution import Termination
+from qpm_opt.search_space import SearchSpace, largest
+from qpm_opt.solution import Termination, relative_gap
 from qpm_opt.swap_search import Found, climb, greedy_set, random_set, shaken_set, tabu_search
 
 __all__ = ["Search"]
@@ -123,7 +123,7 @@ class Search:
     def _rooted(self, thresholds: FloatArray) -> BranchAndCut | None:
         """A tree over the features that are left, its root cut; None where that settles it."""
         if self._forced.sum() > self._everything.n_select or self._kept.sum() < self._everything.n_select:
-            self._settle(-np.inf)
+            self._tighten(-np.inf, "proof")
             return None
         kept = np.flatnonzero(self._kept)
         space = self._everything.restricted(self._kept, self._forced)
@@ -140,12 +140,11 @@ class Search:
         )
         point = self._cut_root(tree)
         self._excluded = max(self._excluded, tree.closed)
-        if point is not None:
-            self._take_guide(kept, point.x)
-            self._restart()
         if point is None:
-            self._settle(tree.bound)
+            self._tighten(tree.bound, "proof")
             return None
+        self._take_guide(kept, point.x)
+        self._restart()
         self._tighten(tree.bound, "cutting planes")
         self._kept[kept[tree.upper < 0.5]] = False
         self._forced[kept[tree.lower > 0.5]] = True
@@ -207,16 +206,12 @@ class Search:
                     break
 
     def _branch(self, tree: BranchAndCut) -> None:
-        if tree.root() is None:
-            self._settle(tree.bound)
-            return
-        while not self._is_done():
+        finished = tree.root() is None
+        self._tighten(tree.bound, "branch and cut")
+        while not finished and not self._is_done():
             finished = tree.run(node_limit=_NODES_A_ROUND)
             self._tighten(tree.bound, "branch and cut")
-            if finished:
-                self._settle(tree.bound)
-                return
-            if not self._is_done():
+            if not finished and not self._is_done():
                 self._restart()
 
     # -- solutions -----------------------------------------------------------------------------------------------------
@@ -264,14 +259,13 @@ class Search:
         space = self._everything
         likely = np.log(x + _DOUBT) - np.log(1.0 - x + _DOUBT) + self._rng.gumbel(size=len(x))
         likely[space.forced] = np.inf
-        return np.sort(np.argsort(-likely, kind="stable")[: space.n_select])
+        return largest(likely, space.n_select)
 
     def _take_guide(self, kept: IntArray, x: FloatArray) -> None:
         """Let searches start near a relaxation's solution."""
         self._guide = np.zeros(len(self._everything.features))
         self._guide[kept] = np.clip(x, 0.0, 1.0)
-        n_select = self._everything.n_select
-        self._climb(kept[np.sort(np.argsort(-x, kind="stable")[:n_select])])
+        self._climb(kept[largest(x, self._everything.n_select)])
 
     # -- bounds --------------------------------------------------------------------------------------------------------
 
@@ -282,17 +276,13 @@ class Search:
         return 0.0 if self._best is None else self._gap * abs(self._best.value)
 
     def _relative(self, bound: float) -> float:
-        objective = self._objective()
-        return np.inf if not np.isfinite(objective) else (bound - objective) / max(1e-9, abs(objective))
+        gap = None if self._best is None else relative_gap(self._best.value, bound)
+        return np.inf if gap is None else gap
 
     def _tighten(self, bound: float, message: str) -> None:
+        """What is left of the problem is bounded by `bound`; what was left out by what it was left out for."""
         bound = max(bound, self._excluded, self._objective())
         self._log.tighten(bound / self._everything.unit, message)
-
-    def _settle(self, bound: float) -> None:
-        """What is left of the problem is bounded by `bound`; what was left out by what it was left out for."""
-        if self._best is not None:
-            self._tighten(bound, "proof")
 
     def _fix(self, without: FloatArray, including: FloatArray) -> None:
         """Drop and force features by what bounds say of solutions without and with them."""

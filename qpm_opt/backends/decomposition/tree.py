@@ -19,7 +19,7 @@ from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.cuts import CliqueCut, LinearCut, clique_cuts
 from qpm_opt.backends.decomposition.master import Master, Point
 from qpm_opt.backends.decomposition.uniqueness import price_collisions, priced_cuts
-from qpm_opt.search_space import SearchSpace
+from qpm_opt.search_space import SearchSpace, largest
 
 __all__ = ["BranchAndCut"]
 
@@ -78,8 +78,7 @@ class BranchAndCut:
         self._on_set, self._on_rounding = on_set, on_rounding
         self._seconds_left, self._on_step = seconds_left, on_step
         n = len(space.features)
-        allowed = np.where(space.values > -space.barrier, space.values, np.nan)
-        least = np.nanmin(np.where(np.isnan(allowed), np.inf, allowed), axis=1)
+        least = np.where(space.values > -space.barrier, space.values, np.inf).min(axis=1)
         budgets = space.budgets
         top = np.where(np.arange(n) < budgets[:, None], classes.ranked, 0.0).sum(axis=1)
         low = np.where(budgets > 0, budgets * np.where(np.isfinite(least), least, 0.0), 0.0)
@@ -285,13 +284,9 @@ class BranchAndCut:
         return found
 
     def _class_cuts(self, classes: IntArray, thresholds: FloatArray) -> list[LinearCut]:
-        cuts = []
-        for c in classes.tolist():
-            slopes = np.maximum(self.classes.values[c] - thresholds[c], 0.0)
-            features = np.flatnonzero(slopes)
-            constant = float(self.classes.budgets[c] * thresholds[c])
-            cuts.append(LinearCut(np.array([c]), constant, features, slopes[features]))
-        return cuts
+        constants = self.classes.budgets * thresholds
+        slopes = self.classes.slopes(thresholds)
+        return [LinearCut.of(np.array([c]), float(constants[c]), slopes[c]) for c in classes.tolist()]
 
     # -- sets ----------------------------------------------------------------------------------------------------------
 
@@ -302,7 +297,7 @@ class BranchAndCut:
             self._on_set(chosen)
 
     def _round(self, point: Point) -> None:
-        chosen = np.sort(np.argsort(-point.x, kind="stable")[: self.space.n_select])
+        chosen = largest(point.x, self.space.n_select)
         key = chosen.tobytes()
         if key not in self._searched:
             self._searched.add(key)

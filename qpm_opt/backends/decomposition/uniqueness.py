@@ -57,10 +57,8 @@ def priced_cuts(space: SearchSpace, prices: Sequence[Prices], x: FloatArray) -> 
         budgets = space.budgets[item.classes]
         classes = ClassValues.of(item.values, budgets)
         thresholds = classes.thresholds(x)
-        slopes = classes.slopes(thresholds).sum(axis=0)
-        features = np.flatnonzero(slopes)
         constant = item.constant + float(budgets @ thresholds)
-        cuts.append(LinearCut(item.classes, constant, features, slopes[features]))
+        cuts.append(LinearCut.of(item.classes, constant, classes.slopes(thresholds).sum(axis=0)))
     return cuts
 
 
@@ -134,16 +132,15 @@ class _Assignments:
         contrasts = space.problem.contrastive_pairs.tolist()
         members = sorted(set().union(*rivals.values(), *((c, d) for c, d, _ in contrasts)))
         support = np.flatnonzero(x > _WHOLE)
-        columns: list[tuple[int, int]] = []
-        start: dict[int, int] = {}
+        features: dict[int, list[int]] = {}
         for c in members:
-            start[c] = len(columns)
             own = support[space.values[c, support] > -space.barrier]
             best = own[np.argsort(-space.values[c, own], kind="stable")]
             room = np.cumsum(x[best])
             # The features beyond some more units of room are never worth it, unless very many classes collide.
             end = int(np.searchsorted(room, space.budgets[c] + 4 + np.log2(1 + len(members)))) + 1
-            columns += [(c, f) for f in best[:end].tolist()]
+            features[c] = best[:end].tolist()
+        columns = [(c, f) for c in members for f in features[c]]
         place = {column: index for index, column in enumerate(columns)}
         used = [(c, key) for key in sorted(rivals) for c in sorted(rivals[key])]
         shared = [
@@ -165,7 +162,7 @@ class _Assignments:
         solver.addCols(len(cost), cost, np.zeros(len(cost)), upper, 0, none, none, np.zeros(0))
         rows: list[tuple[float, float, list[int], list[float]]] = []
         for c in members:
-            own_columns = [place[c, f] for f in self._features_of(columns, start, c)]
+            own_columns = [place[c, f] for f in features[c]]
             budget = float(space.budgets[c])
             rows.append((budget, budget, own_columns, [1.0] * len(own_columns)))
         first_shared = len(rows)
@@ -205,11 +202,9 @@ class _Assignments:
         if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
         solution = solver.getSolution()
-        duals = np.array(solution.row_dual)[first_shared : first_shared + len(used)]
-        self._multipliers = {
-            pair: -dual for pair, dual in zip(used, duals.tolist(), strict=True) if dual < -_NEGLIGIBLE
-        }
-        all_duals = np.array(solution.row_dual)
+        duals = np.array(solution.row_dual)
+        charged = zip(used, duals[first_shared : first_shared + len(used)].tolist(), strict=True)
+        self._multipliers = {pair: -dual for pair, dual in charged if dual < -_NEGLIGIBLE}
         self._attractions = []
         row = first_side
         at_first: dict[tuple[int, int], float] = {}
@@ -217,10 +212,10 @@ class _Assignments:
             for side, c in enumerate(contrasts[number][:2]):
                 if not self.required[c, f]:
                     if side == 0:
-                        at_first[number, f] = -float(all_duals[row])
+                        at_first[number, f] = -float(duals[row])
                     row += 1
         for number, (c, d, least) in enumerate(contrasts):
-            strength = float(all_duals[first_contrast + number])
+            strength = float(duals[first_contrast + number])
             if strength > _NEGLIGIBLE:
                 known = {f: p for (other, f), p in at_first.items() if other == number}
                 split = self._split(c, d, strength, known)
@@ -228,9 +223,8 @@ class _Assignments:
         values = np.array(solution.col_value)[:n_w]
         taken: dict[int, FeatureSet | None] = {}
         for c in members:
-            own = self._features_of(columns, start, c)
-            amounts = values[start[c] : start[c] + len(own)]
-            picked = [f for f, amount in zip(own, amounts.tolist(), strict=True) if amount > _WHOLE]
+            amounts = values[[place[c, f] for f in features[c]]]
+            picked = [f for f, amount in zip(features[c], amounts.tolist(), strict=True) if amount > _WHOLE]
             whole = len(picked) == space.budgets[c] and bool((amounts[amounts > _WHOLE] > 1.0 - _WHOLE).all())
             fixed = np.flatnonzero(self.required[c]).tolist()
             taken[c] = tuple(sorted([*picked, *fixed])) if whole else None
@@ -287,19 +281,8 @@ class _Assignments:
         split = np.clip(threshold - space.values[c], 0.0, strength)  # what a feature lacks, where the answer is silent
         for f, share in known.items():
             split[f] = min(max(share, 0.0), strength)
-        closed = space.values <= -space.barrier
-        split[closed[d] & ~closed[c]] = 0.0  # class d cannot use it, or has it anyway
-        split[closed[c] & ~closed[d]] = strength
-        split[self.required[d] & ~closed[c]] = strength
-        split[self.required[c] & ~closed[d]] = 0.0
-        split[self.required[c] & self.required[d]] = 0.0
+        # Where only one of the classes has a choice, all is up to it if the other has the feature anyway.
+        choice_c, choice_d = (space.values[own] > -space.barrier for own in (c, d))
+        split[~choice_d] = np.where(choice_c & self.required[d], strength, 0.0)[~choice_d]
+        split[~choice_c & choice_d] = np.where(self.required[c], 0.0, strength)[~choice_c & choice_d]
         return np.asarray(split, dtype=np.float64)
-
-    @staticmethod
-    def _features_of(columns: list[tuple[int, int]], start: dict[int, int], c: int) -> list[int]:
-        found = []
-        for index in range(start[c], len(columns)):
-            if columns[index][0] != c:
-                break
-            found.append(columns[index][1])
-        return found
