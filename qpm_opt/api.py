@@ -26,6 +26,17 @@ logger = logging.getLogger(__name__)
 
 _MOST_THREADS = 1_024
 
+_PARTS = (
+    "required_features",
+    "excluded_features",
+    "required_pairs",
+    "forbidden_pairs",
+    "contrastive_pairs",
+    "class_labels",
+    "feature_labels",
+)
+"""Arguments of `AssignmentProblem` that `solve_assignment` passes on."""
+
 _ROUNDING = 1e-8
 """Relative difference of objectives that counts as none: CP-SAT's integers and the tolerances of solvers leave it."""
 
@@ -133,17 +144,8 @@ def _problem(
     options: Mapping[str, Any],
 ) -> tuple[AssignmentProblem, dict[str, Any]]:
     """The problem, and the options that are not about it."""
-    parts = (
-        "required_features",
-        "excluded_features",
-        "required_pairs",
-        "forbidden_pairs",
-        "contrastive_pairs",
-        "class_labels",
-        "feature_labels",
-    )
-    own = {name: value for name, value in options.items() if name in parts}
-    rest = {name: value for name, value in options.items() if name not in parts}
+    own = {name: value for name, value in options.items() if name in _PARTS}
+    rest = {name: value for name, value in options.items() if name not in _PARTS}
     if not isinstance(class_similarity, AssignmentProblem):
         return (
             AssignmentProblem(
@@ -170,9 +172,7 @@ def _checked_options(name: str, backend: Backend, given: Mapping[str, Any]) -> d
     settings = {option: known[option].default for option in known}
     for option, value in given.items():
         if option not in known:
-            every = [*known, "time_limit", "mip_gap", "seed", "threads", "start", "progress", "required_features"]
-            every += ["excluded_features", "required_pairs", "forbidden_pairs", "contrastive_pairs"]
-            every += ["class_labels", "feature_labels"]
+            every = [*known, "time_limit", "mip_gap", "seed", "threads", "start", "progress", *_PARTS]
             raise InvalidInputError(f"The back end {name!r} has no option {option!r}.{nearest(option, every)}")
         default = known[option].default
         if isinstance(default, int):

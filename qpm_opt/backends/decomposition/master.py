@@ -21,6 +21,7 @@ import numpy as np
 
 from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.backends.decomposition.cuts import CliqueCut, LinearCut
+from qpm_opt.backends.decomposition.linear_program import FlatRows, Row, add_columns, add_rows, new_solver
 from qpm_opt.errors import SolverError
 from qpm_opt.search_space import SearchSpace
 
@@ -77,19 +78,13 @@ class Master:
         self._cost = np.concatenate([space.bias, np.ones(n_classes)])
         self._lower = np.concatenate([space.forced.astype(np.float64), theta_range[0]])
         self._upper = np.concatenate([np.ones(n), theta_range[1]])
-        self._rows: list[_Row] = []
-        self._flat: _FlatRows | None = None
+        self._rows: list[Row] = []
+        self._flat: FlatRows | None = None
         self._least_rows = 0
         self._pair_values = np.zeros(0)
-        self._solver = solver = highspy.Highs()
-        solver.silent()
-        for name, value in {"threads": 1, "parallel": "off", "solver": "simplex", "presolve": "off"}.items():
-            solver.setOptionValue(name, value)
-        none = np.zeros(0, dtype=np.int32)
-        solver.addCols(
-            n + n_classes, -self._cost, self._lower, self._upper, 0, none, none, np.zeros(0, dtype=np.float64)
-        )
-        self._add([_Row(float(space.n_select), float(space.n_select), np.arange(n), np.ones(n), permanent=True)])
+        self._solver = new_solver(presolve=False)  # it would forget where the last solve ended
+        add_columns(self._solver, -self._cost, self._lower, self._upper)
+        self._add([Row(float(space.n_select), float(space.n_select), np.arange(n), np.ones(n), permanent=True)])
 
     @property
     def n_rows(self) -> int:
@@ -105,7 +100,7 @@ class Master:
         """Add bounds on class values, or on features alone."""
         self._add(
             [
-                _Row(
+                Row(
                     -np.inf,
                     cut.constant,
                     np.concatenate([self._n + cut.classes, cut.features]),
@@ -129,7 +124,7 @@ class Master:
             first, second = np.triu_indices(len(cut.members), 1)
             columns = self._pair_column[cut.members[first], cut.members[second]].astype(np.int64)
             rows.append(
-                _Row(
+                Row(
                     -cut.alpha * (cut.alpha + 1) / 2,
                     np.inf,
                     np.concatenate([columns, cut.members]),
@@ -239,19 +234,10 @@ class Master:
             self._pair_column[i, j] = self._pair_column[j, i] = first + column
         self._pair_values = np.zeros(len(self._pairs))
 
-    def _add(self, rows: list[_Row]) -> None:
+    def _add(self, rows: list[Row]) -> None:
         if not rows:
             return
-        flat = _FlatRows.of(rows)
-        self._solver.addRows(
-            len(rows),
-            np.where(np.isfinite(flat.lower), flat.lower, -highspy.kHighsInf),
-            np.where(np.isfinite(flat.upper), flat.upper, highspy.kHighsInf),
-            len(flat.columns),
-            np.concatenate([[0], np.cumsum(flat.lengths)[:-1]]).astype(np.int32),
-            flat.columns.astype(np.int32),
-            flat.values,
-        )
+        add_rows(self._solver, rows)
         self._rows += rows
         self._flat = None
 
@@ -259,10 +245,7 @@ class Master:
         if not pairs:
             return
         charge = np.array([self._penalties[i, j] for i, j in pairs])
-        none = np.zeros(0, dtype=np.int32)
-        self._solver.addCols(
-            len(pairs), charge, np.zeros(len(pairs)), np.ones(len(pairs)), 0, none, none, np.zeros(0, dtype=np.float64)
-        )
+        add_columns(self._solver, charge, np.zeros(len(pairs)), np.ones(len(pairs)))
         for i, j in pairs:
             self._pair_column[i, j] = self._pair_column[j, i] = self._n + self._n_classes + len(self._pairs)
             self._pairs.append((i, j))
@@ -273,7 +256,7 @@ class Master:
     def _safe_bound(self, duals: FloatArray) -> tuple[float, FloatArray]:
         """The bound that multipliers prove, in double precision and rounded up, and the features' reduced costs."""
         if self._flat is None:
-            self._flat = _FlatRows.of(self._rows)
+            self._flat = FlatRows.of(self._rows)
         flat = self._flat
         low, high = flat.lower, flat.upper
         multipliers = -duals  # the solver minimises
@@ -292,36 +275,3 @@ class Master:
     def _grow_old(self, duals: FloatArray) -> None:
         for row, binding in zip(self._rows, (np.abs(duals) > _BINDING).tolist(), strict=True):
             row.age = 0 if binding else row.age + 1
-
-
-@dataclass(eq=False)
-class _Row:
-    """lower ≤ values·z[columns] ≤ upper, and for how many solves it has not been binding."""
-
-    lower: float
-    upper: float
-    columns: IntArray
-    values: FloatArray
-    permanent: bool = False
-    age: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class _FlatRows:
-    """Many rows in one array each."""
-
-    lower: FloatArray
-    upper: FloatArray
-    lengths: IntArray
-    columns: IntArray
-    values: FloatArray
-
-    @classmethod
-    def of(cls, rows: Sequence[_Row]) -> _FlatRows:
-        return cls(
-            np.array([row.lower for row in rows]),
-            np.array([row.upper for row in rows]),
-            np.array([len(row.columns) for row in rows]),
-            np.concatenate([row.columns for row in rows]).astype(np.int64),
-            np.concatenate([row.values for row in rows]).astype(np.float64),
-        )

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.cuts import LinearCut
+from qpm_opt.backends.decomposition.linear_program import Row, add_columns, add_rows, new_solver
 from qpm_opt.search_space import SearchSpace
 
 __all__ = ["Prices", "price_collisions", "priced_cuts"]
@@ -152,52 +153,39 @@ class _Assignments:
             and not (self.required[c, f] and self.required[d, f])
         ]
         n_w, first_v = len(columns), len(columns) + len(used)
-        solver = highspy.Highs()
-        solver.silent()
-        for name, value in {"threads": 1, "parallel": "off", "solver": "simplex"}.items():
-            solver.setOptionValue(name, value)
+        solver = new_solver(presolve=True)
         cost = np.concatenate([[-space.values[c, f] for c, f in columns], np.zeros(len(used) + len(shared))])
         upper = np.concatenate([[x[f] for _, f in columns], np.ones(len(used)), [x[f] for _, f in shared]])
-        none = np.zeros(0, dtype=np.int32)
-        solver.addCols(len(cost), cost, np.zeros(len(cost)), upper, 0, none, none, np.zeros(0))
-        rows: list[tuple[float, float, list[int], list[float]]] = []
+        add_columns(solver, cost, np.zeros(len(cost)), upper)
+        rows: list[Row] = []
         for c in members:
             own_columns = [place[c, f] for f in features[c]]
             budget = float(space.budgets[c])
-            rows.append((budget, budget, own_columns, [1.0] * len(own_columns)))
+            rows.append(_row(budget, budget, own_columns))
         first_shared = len(rows)
         for index, (c, key) in enumerate(used):
             free = [f for f in key if not self.required[c, f]]
             if any((c, f) not in place for f in free):
-                rows.append((-highspy.kHighsInf, highspy.kHighsInf, [], []))
+                rows.append(_row(-np.inf, np.inf, []))
                 continue
             entries = [place[c, f] for f in free]
-            rows.append((-highspy.kHighsInf, len(free) - 1.0, [*entries, n_w + index], [1.0] * len(entries) + [-1.0]))
+            rows.append(_row(-np.inf, len(free) - 1.0, entries, less=[n_w + index]))
         for key in sorted(rivals):
             entries = [n_w + index for index, (_, other) in enumerate(used) if other == key]
-            rows.append((-highspy.kHighsInf, 1.0, entries, [1.0] * len(entries)))
+            rows.append(_row(-np.inf, 1.0, entries))
         first_contrast = len(rows)
         both = [int((self.required[c] & self.required[d]).sum()) for c, d, _ in contrasts]
         for number, (_, _, least) in enumerate(contrasts):
             entries = [first_v + index for index, (other, _) in enumerate(shared) if other == number]
-            rows.append((float(least - both[number]), highspy.kHighsInf, entries, [1.0] * len(entries)))
+            rows.append(_row(float(least - both[number]), np.inf, entries))
         first_side = len(rows)
         for index, (number, f) in enumerate(shared):
             rows += [
-                (-highspy.kHighsInf, 0.0, [first_v + index, place[c, f]], [1.0, -1.0])
+                _row(-np.inf, 0.0, [first_v + index], less=[place[c, f]])
                 for c in contrasts[number][:2]
                 if not self.required[c, f]
             ]
-        lengths = [len(row[2]) for row in rows]
-        solver.addRows(
-            len(rows),
-            np.array([row[0] for row in rows]),
-            np.array([row[1] for row in rows]),
-            sum(lengths),
-            np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int32),
-            np.array([column for row in rows for column in row[2]], dtype=np.int32),
-            np.array([value for row in rows for value in row[3]], dtype=np.float64),
-        )
+        add_rows(solver, rows)
         solver.run()
         if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
@@ -286,3 +274,9 @@ class _Assignments:
         split[~choice_d] = np.where(choice_c & self.required[d], strength, 0.0)[~choice_d]
         split[~choice_c & choice_d] = np.where(self.required[c], 0.0, strength)[~choice_c & choice_d]
         return np.asarray(split, dtype=np.float64)
+
+
+def _row(lower: float, upper: float, plus: list[int], less: Sequence[int] = ()) -> Row:
+    """Lower ≤ Σ_plus z − Σ_less z ≤ upper."""
+    signs = np.concatenate([np.ones(len(plus)), -np.ones(len(less))])
+    return Row(lower, upper, np.array([*plus, *less], dtype=np.int64), signs)
