@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from benchmarks.generator import generate_problem_data
 from qpm_opt import AssignmentProblem, penalties_from_similarity
+from qpm_opt.redundancy import share_threshold
 
 __all__ = ["LADDER", "SUITES", "load_instance"]
 
@@ -71,8 +72,7 @@ def _penalties(redundancy: npt.NDArray[np.float64], kind: str, n_select: int) ->
         return None
     threshold: Any = {"turan": "turan", "threshold": None}.get(kind)
     if kind.endswith("%"):
-        positive = np.clip(redundancy, 0.0, None)[np.triu_indices(len(redundancy), 1)]
-        threshold = float(np.quantile(positive, 1.0 - float(kind[:-1]) / 100.0))
+        threshold = share_threshold(redundancy, float(kind[:-1]) / 100.0)
     return penalties_from_similarity(redundancy, n_select=n_select, threshold=threshold)
 
 

@@ -19,6 +19,7 @@ from qpm_opt import Assignment, AssignmentProblem, solve_assignment
 from qpm_opt.backends import backend_version
 from qpm_opt.errors import QPMError
 from qpm_opt.search_space import SearchSpace
+from qpm_opt.solution import relative_gap
 from qpm_opt.swap_search import greedy_set
 
 __all__ = ["SOLVERS", "Run", "measure", "unavailable"]
@@ -30,6 +31,10 @@ _GRACE = 180.0
 """Seconds beyond the limit after which a process that builds its model too slowly is ended."""
 
 _MARGIN = 1e-12
+
+
+Trace = list[tuple[float, float | None, float | None]]
+"""(time, objective, bound)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Run:
     runtime: float | None = None
     peak_memory: float | None = None
     machine: str = ""
-    trace: list[tuple[float, float | None, float | None]] = field(default_factory=list)
+    trace: Trace = field(default_factory=list)
 
     def gap_at(self, seconds: float) -> float | None:
         """The gap that was reached by then."""
@@ -65,11 +70,7 @@ class Run:
 
     def gaps(self) -> list[tuple[float, float]]:
         """(time, gap) from the first gap on."""
-        return [
-            (moment, max(0.0, bound - objective) / max(1e-9, abs(objective)))
-            for moment, objective, bound in self.trace
-            if objective is not None and bound is not None
-        ]
+        return _gaps(self.trace)
 
     def save(self, folder: Path) -> None:
         """Write the run, its trace included, to a JSON file of its own."""
@@ -125,13 +126,12 @@ def measure(instance: str, solver: str, seed: int, time_limit: float, threads: i
 
 def _work(sending: Connection, instance: str, solver: str, seed: int, time_limit: float, threads: int | None) -> None:
     problem = load_instance(instance)
-    pairs = problem.n_features * (problem.n_features - 1) / 2
     sending.send(
         {
             "n_classes": problem.n_classes,
             "n_features": problem.n_features,
             "n_select": problem.n_select,
-            "penalised_share": problem.n_penalised / pairs,
+            "penalised_share": problem.penalised_share,
             "version": backend_version("local_search" if solver == "greedy" else solver),
         }
     )
@@ -148,7 +148,7 @@ def _work(sending: Connection, instance: str, solver: str, seed: int, time_limit
 
 def _summary(result: Assignment) -> dict[str, Any]:
     trace = [(point.time, point.objective, point.bound) for point in result.trace]
-    gaps = Run("", 0, 0, 0, 0.0, "", "", 0, 0.0, "", trace=trace).gaps()
+    gaps = _gaps(trace)
 
     def reached(gap: float) -> float | None:
         return next((moment for moment, value in gaps if value <= gap * (1.0 + _MARGIN)), None)
@@ -166,6 +166,11 @@ def _summary(result: Assignment) -> dict[str, Any]:
         "peak_memory": _peak_memory(),
         "trace": trace,
     }
+
+
+def _gaps(trace: Trace) -> list[tuple[float, float]]:
+    gaps = [(moment, relative_gap(objective, bound)) for moment, objective, bound in trace]
+    return [(moment, gap) for moment, gap in gaps if gap is not None]
 
 
 def _greedy(problem: AssignmentProblem) -> dict[str, Any]:

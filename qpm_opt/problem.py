@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -38,6 +38,8 @@ __all__ = ["AssignmentProblem", "Terms"]
 Label = str | int
 
 _KIND = "qpm_opt.AssignmentProblem"
+
+_LOCKS = ("required_features", "excluded_features", "required_pairs", "forbidden_pairs", "contrastive_pairs")
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,12 @@ class AssignmentProblem:
         """Number of unordered pairs of features with a penalty."""
         return int(self.redundancy.nnz // 2)
 
+    @property
+    def penalised_share(self) -> float:
+        """Share of all unordered pairs of features that have a penalty."""
+        pairs = self.n_features * (self.n_features - 1) // 2
+        return self.n_penalised / pairs if pairs else 0.0
+
     @cached_property
     def dead_features(self) -> IntArray:
         """Features without similarity to any class and without penalties; never selected unless required."""
@@ -242,21 +250,14 @@ class AssignmentProblem:
             >>> problem.replaced(n_select=3).n_select
             3
         """
-        classes = None if self.class_labels is None else list(self.class_labels)
-        features = None if self.feature_labels is None else list(self.feature_labels)
+        classes, features = self.class_labels, self.feature_labels
         arguments: dict[str, Any] = {
             "class_similarity": self.class_similarity,
             "redundancy": self.redundancy,
             "feature_bias": self.feature_bias,
             "n_select": self.n_select,
             "n_per_class": self.n_per_class,
-            "required_features": _named(self.required_features, features),
-            "excluded_features": _named(self.excluded_features, features),
-            "required_pairs": [(_name(c, classes), _name(f, features)) for c, f in self.required_pairs.tolist()],
-            "forbidden_pairs": [(_name(c, classes), _name(f, features)) for c, f in self.forbidden_pairs.tolist()],
-            "contrastive_pairs": [
-                (_name(c, classes), _name(d, classes), least) for c, d, least in self.contrastive_pairs.tolist()
-            ],
+            **_named_locks({name: getattr(self, name) for name in _LOCKS}, classes, features),
             "class_labels": classes,
             "feature_labels": features,
         }
@@ -278,11 +279,7 @@ class AssignmentProblem:
                 "feature_bias": self.feature_bias,
                 "n_select": np.int64(self.n_select),
                 "n_per_class": self.n_per_class,
-                "required_features": self.required_features,
-                "excluded_features": self.excluded_features,
-                "required_pairs": self.required_pairs,
-                "forbidden_pairs": self.forbidden_pairs,
-                "contrastive_pairs": self.contrastive_pairs,
+                **{name: getattr(self, name) for name in _LOCKS},
                 "labels": np.array(json.dumps({"classes": self.class_labels, "features": self.feature_labels})),
             },
         )
@@ -303,20 +300,14 @@ class AssignmentProblem:
             )
             labels = json.loads(str(data["labels"]))
             classes, features = labels["classes"], labels["features"]
+            no_contrasts = np.zeros((0, 3), dtype=np.int64)  # files without such pairs need not say so
             return cls(
                 data["class_similarity"],
                 upper + upper.T,
                 data["feature_bias"],
                 n_select=data["n_select"].item(),
                 n_per_class=data["n_per_class"],
-                required_features=_named(data["required_features"], features),
-                excluded_features=_named(data["excluded_features"], features),
-                required_pairs=[(_name(c, classes), _name(f, features)) for c, f in data["required_pairs"].tolist()],
-                forbidden_pairs=[(_name(c, classes), _name(f, features)) for c, f in data["forbidden_pairs"].tolist()],
-                contrastive_pairs=[
-                    (_name(c, classes), _name(d, classes), least)
-                    for c, d, least in data.get("contrastive_pairs", np.zeros((0, 3), np.int64)).tolist()
-                ],
+                **_named_locks({"contrastive_pairs": no_contrasts, **data}, classes, features),
                 class_labels=classes,
                 feature_labels=features,
             )
@@ -324,12 +315,10 @@ class AssignmentProblem:
     def __repr__(self) -> str:
         budgets = np.unique(self.n_per_class)
         budget = str(budgets[0]) if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]}"
-        pairs = self.n_features * (self.n_features - 1) // 2
-        share = self.n_penalised / pairs if pairs else 0.0
         lines = [
             f"AssignmentProblem: {self.n_classes} classes, {self.n_features} features",
             f"  keep {self.n_select} features, {budget} per class",
-            f"  {self.n_penalised} penalised pairs ({share:.1%})",
+            f"  {self.n_penalised} penalised pairs ({self.penalised_share:.1%})",
         ]
         if len(self.dead_features):
             lines.append(f"  {len(self.dead_features)} dead features, never selected")
@@ -351,13 +340,28 @@ def _frozen(array: npt.NDArray[Any]) -> IntArray:
     return array
 
 
-def _name(position_: int, labels: list[Label] | None) -> Label:
+def _name(position_: int, labels: Sequence[Label] | None) -> Label:
     """How to name what stands at a position: by its label where there are labels, which may be integers themselves."""
     return position_ if labels is None else labels[position_]
 
 
-def _named(positions: IntArray, labels: list[Label] | None) -> list[Label]:
-    return [_name(position_, labels) for position_ in positions.tolist()]
+def _named_locks(
+    locks: Mapping[str, IntArray], classes: Sequence[Label] | None, features: Sequence[Label] | None
+) -> dict[str, list[Any]]:
+    """The locks as arguments: by the names of what they lock."""
+    return {
+        **{
+            name: [_name(f, features) for f in locks[name].tolist()]
+            for name in ("required_features", "excluded_features")
+        },
+        **{
+            name: [(_name(c, classes), _name(f, features)) for c, f in locks[name].tolist()]
+            for name in ("required_pairs", "forbidden_pairs")
+        },
+        "contrastive_pairs": [
+            (_name(c, classes), _name(d, classes), least) for c, d, least in locks["contrastive_pairs"].tolist()
+        ],
+    }
 
 
 def _pair_mask(pairs: IntArray, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:

@@ -27,7 +27,14 @@ from qpm_opt._validation import (
 )
 from qpm_opt.errors import InvalidInputError
 
-__all__ = ["Penalties", "ThresholdResult", "penalties_from_similarity", "redundancy_threshold", "turan_threshold"]
+__all__ = [
+    "Penalties",
+    "ThresholdResult",
+    "penalties_from_similarity",
+    "redundancy_threshold",
+    "share_threshold",
+    "turan_threshold",
+]
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -221,6 +228,26 @@ def turan_threshold(similarity: ArrayLike, n_select: int = 50) -> float:
         0.2
     """
     return _turan(_checked_similarity(similarity), n_select)
+
+
+def share_threshold(similarity: ArrayLike, share: float) -> float:
+    """Return the threshold that penalises about a given share of all pairs.
+
+    Args:
+        similarity: R, as for `penalties_from_similarity`.
+        share: Share of the unordered pairs, between 0 and 1. Negative entries count as 0.
+
+    Raises:
+        InvalidInputError: If an argument is not as described.
+
+    Example:
+        >>> share_threshold([[1, 0.9, 0.2], [0.9, 1, 0.5], [0.2, 0.5, 1]], 0.5)
+        0.5
+    """
+    if not 0.0 <= share <= 1.0:
+        raise InvalidInputError(f"The 'share' parameter must be between 0 and 1. Got {share!r}.")
+    values = _checked_similarity(similarity)
+    return float(np.quantile(_clipped(values)[np.triu_indices(len(values), 1)], 1.0 - share))
 
 
 def _search(values: FloatArray, n_select: object, seed: object) -> ThresholdResult:

@@ -27,7 +27,7 @@ from qpm_opt._validation import items, positive_number, whole_number
 from qpm_opt.api import solve_assignment
 from qpm_opt.errors import BackendUnavailableError, InfeasibleProblemError, InvalidInputError, QPMError
 from qpm_opt.problem import AssignmentProblem
-from qpm_opt.redundancy import penalties_from_similarity
+from qpm_opt.redundancy import penalties_from_similarity, share_threshold
 from qpm_opt.search_space import SearchSpace
 from qpm_opt.solution import Assignment
 from qpm_opt.swap_search import climb
@@ -251,8 +251,8 @@ def _executor(workers: int | None, scheduler: str | None) -> Iterator[Executor]:
         yield client.get_executor(pure=False)  # type: ignore[no-untyped-call]
 
 
-def _nearest_start(out: Path, finished: dict[str, SweepPoint], point: SweepPoint) -> list[int] | None:
-    """The features of the solved point that differs least, kept features first."""
+def _nearest_start(out: Path, finished: dict[str, SweepPoint], point: SweepPoint) -> Assignment | None:
+    """The result of the solved point that differs least, kept features first."""
     solved = [other for other in finished.values() if other.objective is not None]
     if not solved:
         return None
@@ -265,10 +265,9 @@ def _nearest_start(out: Path, finished: dict[str, SweepPoint], point: SweepPoint
         ),
     )
     try:
-        selected = Assignment.load(out / "points" / f"{nearest.name}.npz").selected
+        return Assignment.load(out / "points" / f"{nearest.name}.npz")
     except QPMError:  # a start is a help, not a need
         return None
-    return [int(f) for f in selected[: point.n_select]]
 
 
 def _solve_point(
@@ -276,19 +275,17 @@ def _solve_point(
     similarity: Any,
     point: SweepPoint,
     settings: dict[str, Any],
-    start: list[int] | None,
+    start: Assignment | None,
 ) -> tuple[SweepPoint, Assignment | None]:
     """Solve one point; runs in another process."""
     try:
         problem = _problem_at(base, similarity, point)
-        features = None if start is None else _labels(base, start)
-        result = solve_assignment(problem, start=features, **settings)
+        result = solve_assignment(problem, start=start, **settings)
     except InfeasibleProblemError as error:
         return replace(point, status=f"infeasible: {error}"), None
     except QPMError as error:
         return replace(point, status=f"failed: {error}"), None
-    pairs = problem.n_features * (problem.n_features - 1) / 2
-    share = problem.n_penalised / pairs if pairs else 0.0
+    share = problem.penalised_share
     if result.solution is None:
         return replace(point, penalised_share=share, seconds=result.runtime, status=result.termination.value), None
     space = SearchSpace.of(problem)
@@ -322,15 +319,9 @@ def _problem_at(base: AssignmentProblem, similarity: Any, point: SweepPoint) -> 
         return base.replaced(n_select=point.n_select, n_per_class=point.n_per_class)
     threshold: Any = {"threshold": None, "turan": "turan"}.get(point.penalised)
     if point.penalised not in ("threshold", "turan"):
-        matrix = np.asarray(similarity, dtype=np.float64)
-        upper = np.clip(matrix[np.triu_indices(len(matrix), 1)], 0.0, None)
-        threshold = float(np.quantile(upper, 1.0 - _share(point.penalised)))
+        threshold = share_threshold(similarity, _share(point.penalised))
     penalties = penalties_from_similarity(similarity, n_select=point.n_select, threshold=threshold)
     return base.replaced(redundancy=penalties, n_select=point.n_select, n_per_class=point.n_per_class)
-
-
-def _labels(problem: AssignmentProblem, features: list[int]) -> list[Any]:
-    return features if problem.feature_labels is None else [problem.feature_labels[f] for f in features]
 
 
 def _write(out: Path, grid: list[SweepPoint], finished: dict[str, SweepPoint]) -> pd.DataFrame:

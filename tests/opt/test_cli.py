@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +155,8 @@ def test_ctrl_c_writes_the_best(tmp_path: Path) -> None:
     AssignmentProblem(rng.random((60, 300)), n_select=20, n_per_class=4).save(tmp_path / "p.npz")
     command = [sys.executable, "-m", "qpm_opt.cli", "solve", str(tmp_path / "p.npz"), str(tmp_path / "r.npz")]
     command += ["--solver", "local_search", "--option", "restarts=1000000", "--mip-gap", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # it is ignored where tests run in the background
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
         assert process.stderr is not None
         while "objective" not in process.stderr.readline():
             assert process.poll() is None
