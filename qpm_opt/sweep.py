@@ -125,7 +125,8 @@ def sweep(
     positive_number("time_limit", time_limit)
     out = Path(folder)
     settings = {"solver": solver, "time_limit": float(time_limit), "seed": whole_number("seed", seed, least=0)}
-    finished = _opened(out, problem, similarity, settings, grid)
+    mark = {"problem": _fingerprint(problem, similarity), **settings}
+    finished = _opened(out, mark)
     with _executor(workers, scheduler) as executor:
         waiting = [point for point in grid if point.name not in finished]
         running: dict[Future[tuple[SweepPoint, Assignment | None]], SweepPoint] = {}
@@ -143,14 +144,14 @@ def sweep(
                     if assignment is not None:
                         assignment.save(out / "points" / f"{point.name}.npz")
                     finished[point.name] = point
-                    _write(out, grid, finished)
+                    table = _write(out, mark, grid, finished)
                     if progress is not None:
-                        progress(len(finished), len(grid), point)
+                        progress(len(table), len(grid), point)
         except BaseException:
             for task in running:
                 task.cancel()
             raise
-    return _write(out, grid, finished)
+    return _write(out, mark, grid, finished)
 
 
 def _grid(
@@ -186,18 +187,14 @@ def _share(kind: str) -> float:
     return share
 
 
-def _opened(
-    out: Path, problem: AssignmentProblem, similarity: Any, settings: dict[str, Any], grid: list[SweepPoint]
-) -> dict[str, SweepPoint]:
-    """The points that the folder holds already; refuses the folder of another sweep."""
-    mark = {"problem": _fingerprint(problem, similarity), **settings}
+def _opened(out: Path, mark: dict[str, Any]) -> dict[str, SweepPoint]:
+    """The points that the folder holds already, also those of another grid; refuses the folder of another sweep."""
     stored = out / "sweep.json"
     try:
         (out / "points").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInputError(f"The 'folder' parameter must be a folder to write to. Got {str(out)!r}.") from error
     if not stored.exists():
-        _storage.write_text(stored, json.dumps({"settings": mark, "points": []}))
         return {}
     try:
         content = json.loads(stored.read_text(encoding="utf-8"))
@@ -210,8 +207,7 @@ def _opened(
             f"The 'folder' parameter must be a new folder or hold the same sweep. Got {str(out)!r}, whose "
             f"{different[0]} is another one."
         )
-    wanted = {point.name for point in grid}
-    return {point.name: point for point in known if point.name in wanted}
+    return {point.name: point for point in known}
 
 
 def _fingerprint(problem: AssignmentProblem, similarity: Any) -> str:
@@ -324,13 +320,11 @@ def _problem_at(base: AssignmentProblem, similarity: Any, point: SweepPoint) -> 
     return base.replaced(redundancy=penalties, n_select=point.n_select, n_per_class=point.n_per_class)
 
 
-def _write(out: Path, grid: list[SweepPoint], finished: dict[str, SweepPoint]) -> pd.DataFrame:
-    known = [finished[point.name] for point in grid if point.name in finished]
-    stored = out / "sweep.json"
-    content = json.loads(stored.read_text(encoding="utf-8"))
-    others = [point for point in content["points"] if SweepPoint(**point).name not in finished]
-    content["points"] = [*others, *(asdict(point) for point in known)]
-    _storage.write_text(stored, json.dumps(content))
-    table = pd.DataFrame([asdict(point) for point in known], columns=list(SweepPoint.__dataclass_fields__))
+def _write(out: Path, mark: dict[str, Any], grid: list[SweepPoint], finished: dict[str, SweepPoint]) -> pd.DataFrame:
+    """Store what is finished; the table holds what the grid asks for."""
+    points = [asdict(point) for point in finished.values()]
+    _storage.write_text(out / "sweep.json", json.dumps({"settings": mark, "points": points}))
+    known = [asdict(finished[point.name]) for point in grid if point.name in finished]
+    table = pd.DataFrame(known, columns=list(SweepPoint.__dataclass_fields__))
     _storage.write_text(out / "sweep.csv", table.to_csv(index=False))
     return table
