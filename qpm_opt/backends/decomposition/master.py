@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import highspy
 import numpy as np
+import numpy.typing as npt
 
 from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.backends.decomposition.cuts import CliqueCut, LinearCut
@@ -214,24 +215,36 @@ class Master:
         self._least_rows = self.n_rows
         self._drop_unused_pairs()
 
+    def keep_features(self, kept: npt.NDArray[np.bool_]) -> None:
+        """Take features that are fixed to 0 out of the program, with their pairs; the others are renumbered."""
+        pairs = np.array([kept[i] and kept[j] for i, j in self._pairs], dtype=bool)
+        self._keep_columns(np.concatenate([kept, np.ones(self._n_classes, dtype=bool), pairs]))
+        self._penalties = self._penalties[np.ix_(kept, kept)]
+
     def _drop_unused_pairs(self) -> None:
-        first = self._n + self._n_classes
         used = np.zeros(len(self._cost), dtype=bool)
-        used[:first] = True
+        used[: self._n + self._n_classes] = True
         for row in self._rows:
             used[row.columns] = True
-        gone = np.flatnonzero(~used)
+        self._keep_columns(used)
+
+    def _keep_columns(self, kept: npt.NDArray[np.bool_]) -> None:
+        gone = np.flatnonzero(~kept)
         if not len(gone):
             return
         self._solver.deleteCols(len(gone), gone.astype(np.int32))
-        renumbered = np.cumsum(used) - 1
+        self._flat = None
+        renumbered = np.cumsum(kept) - 1
         for row in self._rows:
-            row.columns = renumbered[row.columns]
-        self._cost, self._lower, self._upper = self._cost[used], self._lower[used], self._upper[used]
-        self._pairs = [pair for pair, kept in zip(self._pairs, used[first:].tolist(), strict=True) if kept]
-        self._pair_column[:] = -1
+            inside = kept[row.columns]
+            row.columns, row.values = renumbered[row.columns[inside]], row.values[inside]
+        self._cost, self._lower, self._upper = self._cost[kept], self._lower[kept], self._upper[kept]
+        pairs = [pair for pair, k in zip(self._pairs, kept[self._n + self._n_classes :].tolist(), strict=True) if k]
+        self._pairs = [(int(renumbered[i]), int(renumbered[j])) for i, j in pairs]
+        self._n = int(kept[: self._n].sum())
+        self._pair_column = np.full((self._n, self._n), -1, dtype=np.int32)
         for column, (i, j) in enumerate(self._pairs):
-            self._pair_column[i, j] = self._pair_column[j, i] = first + column
+            self._pair_column[i, j] = self._pair_column[j, i] = self._n + self._n_classes + column
         self._pair_values = np.zeros(len(self._pairs))
 
     def _add(self, rows: list[Row]) -> None:

@@ -7,6 +7,7 @@ limit.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,8 +32,11 @@ _EXACT = 1e-9
 """Relative difference of objectives that rounding explains: where a proof to the end is asked for, it stops here."""
 
 _PATIENCE = 30
-_RESTARTS = 4
+_STALE_RESTARTS = 6
 _DOUBT = 0.02
+_CORE = 5
+"""Searches guided by a relaxation exchange this many times n_select features: those that it promises most of."""
+
 _LEAST_SHRINKAGE = 0.85
 _SMALL_GAP = 0.01
 """Gap after the first rounds of cuts up to which cutting planes and the tree are the better way."""
@@ -72,6 +76,7 @@ class Search:
         n = len(space.features)
         self._kept, self._forced = np.ones(n, dtype=bool), space.forced.copy()
         self._guide: FloatArray | None = None  # (n,) fractional features of the last relaxation
+        self._core = np.arange(n)  # features that it gives the largest bounds with
         self._excluded = -np.inf  # bound on all that features left out or forced since then would have given
 
     # -- the plan ------------------------------------------------------------------------------------------------------
@@ -83,9 +88,8 @@ class Search:
             self._semidefinite(tree.bound)
             if self._kept.sum() < len(tree.space.features):
                 tree = self._shrunk_tree(tree.thresholds)
-        for _ in range(_RESTARTS):
-            if tree is not None and not self._is_done():
-                self._restart()
+        if tree is not None:
+            self._search_core_often()
         if tree is not None and not self._is_done():
             self._branch(tree)
         return self._verdict()
@@ -133,8 +137,8 @@ class Search:
             thresholds,
             incumbent=self._objective,
             tolerance=self._tolerance,
-            on_set=lambda chosen: self._offer_set(kept[chosen], "from the linear program"),
-            on_rounding=lambda chosen: self._climb(kept[chosen]),
+            on_set=lambda selected: self._offer_set(self._everything.to_local(selected), "from the linear program"),
+            on_rounding=lambda selected: self._climb(self._everything.to_local(selected)),
             seconds_left=self._log.remaining,
             on_step=lambda bound: self._step(bound, f"cutting planes, {tree.nodes} nodes"),
         )
@@ -143,7 +147,7 @@ class Search:
         if point is None:
             self._tighten(tree.bound, "proof")
             return None
-        self._take_guide(kept, point.x)
+        self._take_guide(kept, point.x, -np.abs(point.reduced))
         self._restart()
         self._tighten(tree.bound, "cutting planes")
         self._kept[kept[tree.upper < 0.5]] = False
@@ -194,7 +198,7 @@ class Search:
             without, including = np.full(len(self._kept), np.inf), np.full(len(self._kept), np.inf)
             without[kept], including[kept] = certificate.without, certificate.including
             self._fix(without, including)
-            self._take_guide(kept, iteration.x)
+            self._take_guide(kept, iteration.x, certificate.including)
             if len(bounds) % 3 == 2:
                 self._restart()
             bounds.append(certificate.bound)
@@ -232,40 +236,60 @@ class Search:
         self._offer_set(chosen, "swap search")
         return chosen
 
-    def _climb_and_search(self, chosen: IntArray) -> IntArray:
-        chosen = self._climb(chosen)
+    def _climb_and_search(self, chosen: IntArray, core: IntArray | None = None) -> IntArray:
+        """Tabu search from a local optimum, both among the features of `core`, of which `chosen` are positions."""
+        space = self._everything
+        if core is None:
+            core = np.arange(len(space.features))
+        else:
+            inside = np.isin(np.arange(len(space.features)), core)
+            space = space.restricted(inside, space.forced)
+        chosen = climb(space, chosen, self._keep_going)
+        self._offer_set(core[chosen], "swap search")
         found = tabu_search(
-            self._everything,
+            space,
             chosen,
             self._rng,
             patience=_PATIENCE,
             keep_going=self._keep_going,
-            on_improvement=self._keep_best,
+            on_improvement=lambda found: self._keep_best(replace(found, chosen=core[found.chosen])),
         )
-        return chosen if found is None else found.chosen
+        return core[chosen if found is None else found.chosen]
 
     def _restart(self) -> None:
         self._log.report("swap search")
         draw = self._rng.random()
         if self._guide is not None and draw < 0.6:
-            self._climb_and_search(self._guided_set(self._guide))
+            self._search_core(self._guide)
         elif self._best is None or draw < 0.7:
             self._climb_and_search(random_set(self._everything, self._rng))
         else:
             self._climb_and_search(shaken_set(self._everything, self._best.chosen, self._rng))
 
-    def _guided_set(self, x: FloatArray) -> IntArray:
-        """A set drawn by how much of each feature a relaxation has."""
-        space = self._everything
+    def _search_core(self, x: FloatArray) -> None:
+        """Search among the features of the core, from a set drawn by how much of each a relaxation has."""
+        space, core = self._everything, self._core
+        x = x[core]
         likely = np.log(x + _DOUBT) - np.log(1.0 - x + _DOUBT) + self._rng.gumbel(size=len(x))
-        likely[space.forced] = np.inf
-        return largest(likely, space.n_select)
+        likely[space.forced[core]] = np.inf
+        self._climb_and_search(largest(likely, space.n_select), core)
 
-    def _take_guide(self, kept: IntArray, x: FloatArray) -> None:
-        """Let searches start near a relaxation's solution."""
-        self._guide = np.zeros(len(self._everything.features))
+    def _search_core_often(self) -> None:
+        """Restart in the core until that has not helped for long."""
+        stale = 0
+        while self._guide is not None and stale < _STALE_RESTARTS and not self._is_done():
+            before = self._objective()
+            self._search_core(self._guide)
+            stale = 0 if self._objective() > before else stale + 1
+
+    def _take_guide(self, kept: IntArray, x: FloatArray, promise: FloatArray) -> None:
+        """Let searches start near a relaxation's solution, and stay among the features that promise most."""
+        space = self._everything
+        self._guide = np.zeros(len(space.features))
         self._guide[kept] = np.clip(x, 0.0, 1.0)
-        self._climb(kept[largest(x, self._everything.n_select)])
+        promise = np.where(x > 0.5, np.inf, promise)
+        self._core = np.union1d(kept[largest(promise, _CORE * space.n_select)], np.flatnonzero(space.forced))
+        self._climb(kept[largest(x, space.n_select)])
 
     # -- bounds --------------------------------------------------------------------------------------------------------
 

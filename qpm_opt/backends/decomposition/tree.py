@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,7 +25,7 @@ __all__ = ["BranchAndCut"]
 
 _WHOLE = 1e-6
 _ROOT_ROUNDS = 400
-_NODE_ROUNDS = 5
+_NODE_ROUNDS = 2
 _LEAST_PROGRESS = 2e-3
 _CLIQUES_A_ROUND = 150
 _PATIENCE = 6
@@ -33,6 +33,7 @@ _CANDIDATES = 16
 _RELIABLE = 4
 _PROBE_ITERATIONS = 60
 _STALE_CANDIDATES = 6
+_LEAST_SHRINKAGE = 0.85
 _ROUND_EVERY = 5
 """Rounds of the root, and nodes, after which the master's features are rounded and searched from."""
 
@@ -54,7 +55,7 @@ class BranchAndCut:
         classes: Its class values.
         thresholds: (n_classes,) thresholds of the first class cuts.
         incumbent: Returns the objective of the best known solution.
-        on_set: Told of every set of features (local) at which the master is whole; values it exactly.
+        on_set: Told of every set of features (of the problem) at which the master is whole; values it exactly.
         on_rounding: Told now and then of the features that the master has most of, to start a search from.
         seconds_left: Asked before every linear program.
         on_step: Called after every linear program with the bound; may raise to stop.
@@ -90,6 +91,7 @@ class BranchAndCut:
         self.thresholds = thresholds
         self.nodes = 0
         self.iterations = 0
+        self._root: Point | None = None
         self._open: list[_Node] = []
         self._closed = -np.inf
         self._serial = 0
@@ -114,6 +116,7 @@ class BranchAndCut:
             self._finish()
             return None
         self.thresholds = self.classes.thresholds(point.x)
+        self._root = point
         self._push(point.bound, self.lower, self.upper)
         self._update_bound()
         return point
@@ -122,6 +125,7 @@ class BranchAndCut:
 
     def run(self, node_limit: int | None = None) -> bool:
         """Search until the tree is empty (True) or the time or the number of nodes runs out (False)."""
+        self._shrink()
         limit = np.inf if node_limit is None else self.nodes + node_limit
         while self._open:
             if self._seconds_left() <= 0.0 or self.nodes >= limit:
@@ -135,6 +139,26 @@ class BranchAndCut:
                 self._update_bound(node)
         self._finish()
         return True
+
+    def _shrink(self) -> None:
+        """Leave out the features that the root fixes to 0 now that a better solution is known, if they are many."""
+        if self._root is None:
+            return
+        self._fix_for_good(self._root)
+        kept = self.upper > 0.5
+        if kept.sum() > _LEAST_SHRINKAGE * len(kept):
+            return
+        self.master.keep_features(kept)
+        self.space = self.space.restricted(kept, self.space.forced)
+        self.classes = ClassValues.of(self.space.values, self.space.budgets)
+        self.lower, self.upper = self.lower[kept], self.upper[kept]
+        self._falls, self._tries = self._falls[:, kept], self._tries[:, kept]
+        self._root = replace(self._root, x=self._root.x[kept], reduced=self._root.reduced[kept])
+        nodes = [node for node in self._open if not (node.lower > 0.5)[~kept].any()]
+        for node in nodes:
+            node.lower, node.upper = node.lower[kept], node.upper[kept]
+        heapq.heapify(nodes)
+        self._open = nodes
 
     def _process(self, node: _Node) -> _Node | None:
         """Bound a node and branch on it; returns the child to go on with."""
@@ -291,21 +315,21 @@ class BranchAndCut:
     # -- sets ----------------------------------------------------------------------------------------------------------
 
     def _value(self, chosen: IntArray) -> None:
-        key = chosen.tobytes()
+        key = self.space.features[chosen].tobytes()
         if key not in self._valued:
             self._valued.add(key)
-            self._on_set(chosen)
+            self._on_set(self.space.features[chosen])
 
     def _round(self, point: Point) -> None:
         chosen = largest(point.x, self.space.n_select)
-        key = chosen.tobytes()
+        key = self.space.features[chosen].tobytes()
         if key not in self._searched:
             self._searched.add(key)
-            self._on_rounding(chosen)
+            self._on_rounding(self.space.features[chosen])
 
     def _exclude(self, chosen: IntArray) -> None:
         """Cut off a set, after making sure of its exact value."""
-        self._on_set(chosen)
+        self._on_set(self.space.features[chosen])
         self.master.add_linear(
             [LinearCut(np.zeros(0, dtype=np.int64), float(len(chosen) - 1), chosen, np.full(len(chosen), -1.0))]
         )
