@@ -55,6 +55,12 @@ class ClassValues:
         """(n_classes, n) max(0, a − t)."""
         return np.maximum(self.values - thresholds[:, None], 0.0)
 
+    def worth(self, thresholds: FloatArray, features: IntArray | None = None) -> FloatArray:
+        """Sum of max(0, a − t) over the classes, of all features (n,) or of some (len(features),)."""
+        values = self.values if features is None else self.values[:, features]
+        total: FloatArray = np.maximum(values - thresholds[:, None], 0.0).sum(axis=0)
+        return total
+
     def at(self, x: FloatArray, thresholds: FloatArray) -> FloatArray:
         """(n_classes,) the lines of `thresholds` at x; the class values where they are the best ones."""
         line: FloatArray = self.budgets * thresholds + self.slopes(thresholds) @ x

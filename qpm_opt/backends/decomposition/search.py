@@ -23,7 +23,7 @@ from qpm_opt.problem import AssignmentProblem
 from qpm_opt.relaxation import penalty_free_bound
 from qpm_opt.search_space import SearchSpace, largest
 from qpm_opt.solution import Termination, relative_gap
-from qpm_opt.swap_search import Found, climb, greedy_set, random_set, shaken_set, tabu_search
+from qpm_opt.swap_search import Found, climb, greedy_set, random_set, shaken_set, swap_gains, tabu_search
 
 __all__ = ["Search"]
 
@@ -40,6 +40,9 @@ _CORE = 5
 _LEAST_SHRINKAGE = 0.85
 _SMALL_GAP = 0.01
 """Gap after the first rounds of cuts up to which cutting planes and the tree are the better way."""
+
+_WORKING = 8
+"""The semidefinite bound begins with this many times n_select features, those that the incumbent would exchange."""
 
 _CERTIFICATE_EVERY = 20
 _PROOF_STEPS = 3.0
@@ -177,7 +180,9 @@ class Search:
         if not space.n_select > space.forced.sum():
             return
         local = np.flatnonzero(np.isin(kept, self._best.chosen))
-        iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), local)
+        promise = swap_gains(space, local).max(axis=0)
+        working = np.isin(np.arange(len(kept)), largest(promise, _WORKING * space.n_select))
+        iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), local, working)
         bounds: list[float] = []
         step = proof = 0.0
         while not self._is_done():

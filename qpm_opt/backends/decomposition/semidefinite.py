@@ -8,6 +8,10 @@ With Y = [1 xᵀ; x X], X standing for s sᵀ, K features to choose and q = (K, 
 Alternating directions split Y (box, arrow, cardinality: closed form and one bisection) from M (positive semidefinite on
 q's complement: one eigendecomposition); the multiplier Z settles between them, and the thresholds follow x.
 
+Only a working set of features takes part in that. A feature outside enters Y as the average chosen one, c = x/K, which
+keeps W positive semidefinite, and a pair of features of which one is outside is charged to that one; where its price φ
+is still among the largest, it joins.
+
 Any Z gives a bound, converged or not. With V ⪰ Z on q's complement, V positive semidefinite, W = V − Z satisfies
 ⟨W, Y⟩ ≥ 0 for every feasible Y, so for every t
 
@@ -30,7 +34,7 @@ from scipy import linalg
 
 from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.backends.decomposition.class_values import ClassValues
-from qpm_opt.search_space import SearchSpace
+from qpm_opt.search_space import SearchSpace, largest
 
 __all__ = ["SemidefiniteBound", "SemidefiniteCertificate"]
 
@@ -39,8 +43,9 @@ Single = npt.NDArray[np.float32]
 _PENALTIES = {0: 5.0, 20: 2.0, 40: 1.0}
 """Penalty parameter from an iteration on, in units of twice the mean penalty of a pair."""
 
-_DAMPING = 0.8
+_DAMPING = 0.95
 _THRESHOLD_STEPS = 60
+_LEAST_GROWTH = 50
 _FIRST_SHIFT = 1e-6
 _ROUNDING = 1e-11
 
@@ -67,13 +72,19 @@ class SemidefiniteBound:
         space: The problem.
         classes: Its class values.
         chosen: (n_select,) a good set of features to start from.
+        working: (n,) bool, features to begin with; `chosen` and enough others always belong to them. None: all.
     """
 
-    def __init__(self, space: SearchSpace, classes: ClassValues, chosen: IntArray) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        classes: ClassValues,
+        chosen: IntArray,
+        working: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         forced, free = np.flatnonzero(space.forced), np.flatnonzero(~space.forced)
         self._forced, self._free = forced, free
-        n = len(free)
-        self._n, self._k = n, space.n_select - len(forced)
+        self._k = space.n_select - len(forced)
         self._penalties = space.penalties[np.ix_(free, free)]
         self._bias = space.bias[free] - space.penalties[np.ix_(forced, free)].sum(axis=0)
         self._constant = space.constant + space.set_value(forced)
@@ -84,24 +95,26 @@ class SemidefiniteBound:
         self._rho = _PENALTIES[0] * self._unit
         self.iterations = 0
 
-        direction = np.full(n + 1, -1.0)
-        direction[0] = self._k
-        self._q = (direction / np.linalg.norm(direction)).astype(np.float32)
+        start = np.isin(free, chosen)
+        self._set_working(np.flatnonzero(start | (True if working is None else working[free])))
+        n = len(self._working)
         uniform = np.full(n, self._k / n)
-        start = np.isin(free, chosen).astype(np.float64)
         apart = np.full((n, n), self._k * (self._k - 1) / max(1, n * (n - 1)))
         np.fill_diagonal(apart, self._k / n)
-        corner = np.concatenate([[1.0], start])
+        corner = np.concatenate([[1.0], start[self._working]])
         spread = np.block([[np.ones((1, 1)), uniform[None, :]], [uniform[:, None], apart]])
         self._m: Single = (0.5 * np.outer(corner, corner) + 0.5 * spread).astype(np.float32)
         self._u: Single = np.zeros_like(self._m)  # the multiplier Z divided by the penalty parameter
-        self._half_penalties: Single = (0.5 * self._penalties).astype(np.float32)
-        self._thresholds = classes.thresholds(self._full(0.5 * start + 0.5 * uniform))
+        self._x = 0.5 * corner[1:] + 0.5 * uniform
+        self._thresholds = self._class_values.thresholds(self._working_x())
 
     @property
     def x(self) -> FloatArray:
         """(n,) fractional features of the last iteration."""
-        return self._full(self._x)
+        x = np.zeros(self._everything)
+        x[self._forced] = 1.0
+        x[self._free[self._working]] = self._x
+        return x
 
     def step(self) -> None:
         """One iteration."""
@@ -110,67 +123,134 @@ class SemidefiniteBound:
             self._u *= np.float32(self._rho / changed)
             self._rho = changed
         self.iterations += 1
-        worth = self._classes.slopes(self._thresholds).sum(axis=0)[self._free] + self._bias
+        working = self._working
+        worth = self._class_values.worth(self._thresholds)[: len(working)] + self._bias[working]
         y = self._m - self._u
-        inner = np.arange(1, self._n + 1)
+        inner = np.arange(1, len(working) + 1)
         self._x = x = _capped(
             (2.0 * y[0, 1:].astype(np.float64) + y[inner, inner]) / 3.0 + worth / (3.0 * self._rho), self._k
         )
+        best = self._class_values.thresholds(self._working_x())
+        self._thresholds = _DAMPING * self._thresholds + (1.0 - _DAMPING) * best
         y[1:, 1:] -= self._half_penalties * np.float32(1.0 / self._rho)
         np.clip(y, 0.0, 1.0, out=y)
         y[0, 0] = 1.0
         y[0, 1:] = y[1:, 0] = y[inner, inner] = x
-        best = self._classes.thresholds(self._full(x))
-        self._thresholds = _DAMPING * self._thresholds + (1.0 - _DAMPING) * best
+        direction = _direction(len(working), self._k).astype(np.float32)
         y += self._u
-        self._m = _positive_part(_projected(y, self._q))
+        self._m = _positive_part(_projected(y, direction))
         np.subtract(y, self._m, out=self._u)
 
-    def certificate(self) -> SemidefiniteCertificate:
-        """The bound that the present multiplier proves."""
-        z = self._u.astype(np.float64) * self._rho
-        w = _dominating(z, self._q.astype(np.float64)) - z
-        k = self._k
-        d = w[1:, 1:] - 0.5 * self._penalties
-        own = d.diagonal().copy()
-        np.fill_diagonal(d, -np.inf)
-        partners = -np.partition(-d, k - 2, axis=1)[:, : k - 1].sum(axis=1) if k > 1 else np.zeros(self._n)
-        base = self._bias + 2.0 * w[0, 1:] + own + partners
-        constant = self._constant + float(w[0, 0])
-        size = abs(w[0, 0]) + float(np.abs(base).max()) * k
+    def _set_working(self, working: IntArray) -> None:
+        self._working = working
+        self._half_penalties: Single = (0.5 * self._penalties[np.ix_(working, working)]).astype(np.float32)
+        some = np.concatenate([self._free[working], self._forced])
+        self._class_values = ClassValues.of(self._classes.values[:, some], self._classes.budgets)
 
-        thresholds, best, best_phi, best_at = self._thresholds, np.inf, base, 0.0
-        budgets = self._classes.budgets
+    def _working_x(self) -> FloatArray:
+        return np.concatenate([self._x, np.ones(len(self._forced))])
+
+    def certificate(self) -> SemidefiniteCertificate:
+        """The bound that the present multiplier proves; features that it charges too little join the working set."""
+        z = 0.5 * self._rho * (self._u.astype(np.float64) + self._u.T)  # single precision leaves it a little askew
+        w = _dominating(z, _direction(len(self._working), self._k)) - z
+        base, size = self._base(w)
+        best, phi = self._best_thresholds(float(w[0, 0]), base)
+        best += _ROUNDING * (size + abs(best) + float(np.abs(phi).sum()))
+        k = self._k
+        last = -np.partition(-phi, k - 1)[k - 1]
+        following = -np.partition(-phi, k)[k] if len(phi) > k else -np.inf
+        inside = phi >= last
+        without = np.full(self._everything, best)
+        including = np.full(self._everything, best)
+        without[self._free] = np.where(inside, best - phi + following, best)
+        including[self._free] = np.where(inside, best, best - last + phi)
+        self._take_in(phi)
+        return SemidefiniteCertificate(best, without, including)
+
+    def _base(self, w: FloatArray) -> tuple[FloatArray, float]:
+        """φ of all free features without their class values, and how large the numbers in it are."""
+        k, working = self._k, self._working
+        outside = np.setdiff1d(np.arange(len(self._free)), working)
+        d = w[1:, 1:] - 0.5 * self._penalties[np.ix_(working, working)]
+        base = self._bias.copy()
+        base[working] += 2.0 * w[0, 1:] + d.diagonal()
+        np.fill_diagonal(d, -np.inf)
+        ranked = -np.partition(-d, k - 2, axis=1)[:, : k - 1] if k > 1 else np.zeros((len(working), 0))
+        base[working] += ranked.sum(axis=1)
+        if len(outside):
+            share, image, own = self._average(w[1:, 1:])
+            base[outside] += 2.0 * float(share @ w[0, 1:]) + own
+            if k > 1:
+                inward = 2.0 * image - ranked.min(axis=1) - self._penalties[np.ix_(outside, working)]
+                among = own - 0.5 * self._penalties[np.ix_(outside, outside)]
+                np.fill_diagonal(among, -np.inf)
+                pairs = np.concatenate([inward, among], axis=1)
+                base[outside] -= np.partition(-pairs, k - 2, axis=1)[:, : k - 1].sum(axis=1)
+        return base, abs(float(w[0, 0])) + k * float(np.abs(base).max()) + k * k * float(np.abs(w).max())
+
+    def _average(self, matrix: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray, float]:
+        """The share c of each working feature in the average chosen one; the matrix times c, and c times that."""
+        share = self._x / self._x.sum()
+        image = matrix @ share
+        return share, image, float(share @ image)
+
+    def _best_thresholds(self, constant: float, base: FloatArray) -> tuple[float, FloatArray]:
+        """The smallest bound that a few steps on the thresholds find, and its φ."""
+        classes, k = self._classes, self._k
+        budgets = classes.budgets
+        thresholds = best_thresholds = self._thresholds
+        constant += self._constant
+
+        def valued(thresholds: FloatArray, some: IntArray) -> tuple[float, FloatArray]:
+            phi = base[some] + classes.worth(thresholds, self._free[some])
+            at = float(budgets @ thresholds) + float(classes.worth(thresholds, self._forced).sum())
+            return constant + at - float(np.partition(-phi, k - 1)[:k].sum()), phi
+
+        everything = np.arange(len(base))
+        best, phi = valued(thresholds, everything)
+        contenders = largest(phi, len(self._working))
         for number in range(_THRESHOLD_STEPS):
-            slopes = self._classes.slopes(thresholds)
-            phi = base + slopes.sum(axis=0)[self._free]
-            at = float(budgets @ thresholds) + float(slopes[:, self._forced].sum())
-            top = np.argpartition(-phi, k - 1)[:k]
-            value = constant + at + float(phi[top].sum())
+            value, phi = valued(thresholds, contenders)
             if value < best:
-                best, best_phi, best_at = value, phi, at
-            kept = np.concatenate([self._free[top], self._forced])
-            slope = budgets - (self._classes.values[:, kept] > thresholds[:, None]).sum(axis=1)
+                best, best_thresholds = value, thresholds
+            kept = np.concatenate([self._free[contenders[np.argpartition(-phi, k - 1)[:k]]], self._forced])
+            slope = budgets - (classes.values[:, kept] > thresholds[:, None]).sum(axis=1)
             length = float(slope @ slope)
             if length == 0.0:
                 break
             thresholds = thresholds - 0.002 * abs(best) * 0.97**number / length * slope
-        slack = _ROUNDING * (size + abs(best_at) + float(np.abs(best_phi).sum()))
-        best += slack
+        return valued(best_thresholds, everything)
 
-        ranked = np.sort(best_phi)[::-1]
-        last, following = ranked[k - 1], ranked[k] if self._n > k else -np.inf
-        inside = best_phi >= last
-        without = np.full(self._everything, best)
-        including = np.full(self._everything, best)
-        without[self._free] = np.where(inside, best - best_phi + following, best)
-        including[self._free] = np.where(inside, best, best - last + best_phi)
-        return SemidefiniteCertificate(best, without, including)
+    def _take_in(self, phi: FloatArray) -> None:
+        """Extend the working set, and the multiplier with it: a new feature begins as the average chosen one."""
+        n = len(self._working)
+        known = np.zeros(len(phi), dtype=bool)
+        known[self._working] = True
+        last = -np.partition(-phi[known], self._k - 1)[self._k - 1]
+        wanting = np.flatnonzero(~known & (phi > last))
+        fresh = wanting[np.argsort(-phi[wanting], kind="stable")[: max(_LEAST_GROWTH, n // 2)]]
+        if not len(fresh):
+            return
+        size = n + 1 + len(fresh)
+        m, u = np.zeros((size, size), dtype=np.float32), np.zeros((size, size), dtype=np.float32)
+        m[: n + 1, : n + 1], u[: n + 1, : n + 1] = self._m, self._u
+        share, image, own = self._average(self._u[1:, 1:])
+        u[n + 1 :, 0] = share @ self._u[0, 1:]
+        u[n + 1 :, 1 : n + 1] = image
+        u[n + 1 :, n + 1 :] = own
+        u[: n + 1, n + 1 :] = u[n + 1 :, : n + 1].T
+        self._m, self._u = m, u
+        self._set_working(np.concatenate([self._working, fresh]))
+        self._x = np.concatenate([self._x, np.zeros(len(fresh))])
 
-    def _full(self, x: FloatArray) -> FloatArray:
-        everything = np.ones(self._everything)
-        everything[self._free] = x
-        return everything
+
+def _direction(n: int, k: int) -> FloatArray:
+    """The unit vector q for n features of which k are chosen."""
+    direction = np.full(n + 1, -1.0)
+    direction[0] = k
+    unit: FloatArray = direction / np.linalg.norm(direction)
+    return unit
 
 
 def _capped(target: FloatArray, total: int) -> FloatArray:
