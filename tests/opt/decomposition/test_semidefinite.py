@@ -55,3 +55,20 @@ def test_what_it_says_of_single_features_holds(seed: int) -> None:
         kept[chosen] = True
         assert (certificate.including[kept] >= value - 1e-9).all()
         assert (certificate.without[~kept] >= value - 1e-9).all()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_working_set_bounds_all_features(seed: int) -> None:
+    space = small_space(seed)
+    values = [space.relaxed_value(chosen) for chosen in sets_of(space)]
+    nothing_more = np.zeros(len(space.features), dtype=bool)
+    iteration = SemidefiniteBound(
+        space, ClassValues.of(space.values, space.budgets), greedy_set(space), working=nothing_more
+    )
+    for number in range(60):
+        iteration.step()
+        if number % 7 == 0:
+            certificate = iteration.certificate()
+            assert certificate.bound >= max(values) - 1e-9
+            for chosen, value in zip(sets_of(space), values, strict=True):
+                assert (certificate.including[chosen] >= value - 1e-9).all()
