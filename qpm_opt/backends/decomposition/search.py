@@ -52,8 +52,8 @@ _CERTIFICATES_WATCHED = 3
 _LEAST_FALL = 0.04
 """The semidefinite bound is left when three certificates closed less than this share of the gap."""
 
-_FAR_BEHIND = 2.0
-_LEAST_FALL_ALONE = 0.002
+_FAR_BEHIND = 1.25
+_LEAST_FALL_ALONE = 0.001
 """The same where the gap of the cutting planes is `_FAR_BEHIND` times as large, so that nothing better is to be had."""
 
 _TRIAL_ROUNDS = 10
@@ -78,7 +78,7 @@ class Search:
         self._best: Found | None = None  # of local features of the whole space
         n = len(space.features)
         self._kept, self._forced = np.ones(n, dtype=bool), space.forced.copy()
-        self._guide: FloatArray | None = None  # (n,) fractional features of the last relaxation
+        self._guide = np.zeros(0)  # (n,) fractional features of the last relaxation; none yet
         self._core = np.arange(n)  # features that it gives the largest bounds with
         self._excluded = -np.inf  # bound on all that features left out or forced since then would have given
 
@@ -204,11 +204,12 @@ class Search:
             without[kept], including[kept] = certificate.without, certificate.including
             self._fix(without, including)
             self._take_guide(kept, iteration.x, certificate.including)
+            self._search_core()
             if len(bounds) % 3 == 2:
                 self._restart()
             bounds.append(certificate.bound)
             if len(bounds) > _CERTIFICATES_WATCHED:
-                fall = bounds[-1 - _CERTIFICATES_WATCHED] - bounds[-1]
+                fall = min(bounds[:-_CERTIFICATES_WATCHED]) - min(bounds)
                 left = max(min(bounds) - self._objective(), 0.0)
                 lagging = cutting_planes - self._objective() > _FAR_BEHIND * left
                 if fall < (_LEAST_FALL_ALONE if lagging else _LEAST_FALL) * left:
@@ -264,17 +265,17 @@ class Search:
     def _restart(self) -> None:
         self._log.report("swap search")
         draw = self._rng.random()
-        if self._guide is not None and draw < 0.6:
-            self._search_core(self._guide)
+        if len(self._guide) and draw < 0.6:
+            self._search_core()
         elif self._best is None or draw < 0.7:
             self._climb_and_search(random_set(self._everything, self._rng))
         else:
             self._climb_and_search(shaken_set(self._everything, self._best.chosen, self._rng))
 
-    def _search_core(self, x: FloatArray) -> None:
+    def _search_core(self) -> None:
         """Search among the features of the core, from a set drawn by how much of each a relaxation has."""
         space, core = self._everything, self._core
-        x = x[core]
+        x = self._guide[core]
         likely = np.log(x + _DOUBT) - np.log(1.0 - x + _DOUBT) + self._rng.gumbel(size=len(x))
         likely[space.forced[core]] = np.inf
         self._climb_and_search(largest(likely, space.n_select), core)
@@ -282,9 +283,9 @@ class Search:
     def _search_core_often(self) -> None:
         """Restart in the core until that has not helped for long."""
         stale = 0
-        while self._guide is not None and stale < _STALE_RESTARTS and not self._is_done():
+        while len(self._guide) and stale < _STALE_RESTARTS and not self._is_done():
             before = self._objective()
-            self._search_core(self._guide)
+            self._search_core()
             stale = 0 if self._objective() > before else stale + 1
 
     def _take_guide(self, kept: IntArray, x: FloatArray, promise: FloatArray) -> None:

@@ -10,7 +10,7 @@ q's complement: one eigendecomposition); the multiplier Z settles between them, 
 
 Only a working set of features takes part in that. A feature outside enters Y as the average chosen one, c = x/K, which
 keeps W positive semidefinite, and a pair of features of which one is outside is charged to that one; where its price φ
-is still among the largest, it joins.
+is still among the largest, it joins. Once the iteration is near its end, triangle inequalities are charged to b and P.
 
 Any Z gives a bound, converged or not. With V ⪰ Z on q's complement, V positive semidefinite, W = V − Z satisfies
 ⟨W, Y⟩ ≥ 0 for every feasible Y, so for every t
@@ -34,6 +34,7 @@ from scipy import linalg
 
 from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.backends.decomposition.class_values import ClassValues
+from qpm_opt.backends.decomposition.triangles import Triangles
 from qpm_opt.search_space import SearchSpace, largest
 
 __all__ = ["SemidefiniteBound", "SemidefiniteCertificate"]
@@ -42,6 +43,9 @@ Single = npt.NDArray[np.float32]
 
 _PENALTIES = {0: 5.0, 20: 2.0, 40: 1.0}
 """Penalty parameter from an iteration on, in units of twice the mean penalty of a pair."""
+
+_TRIANGLES_FROM = 160
+_TRIANGLES_EVERY = 20
 
 _DAMPING = 0.95
 _THRESHOLD_STEPS = 60
@@ -94,6 +98,7 @@ class SemidefiniteBound:
         self._unit = 2.0 * float(charged.mean()) if len(charged) else 1.0
         self._rho = _PENALTIES[0] * self._unit
         self.iterations = 0
+        self._triangles = Triangles()
 
         start = np.isin(free, chosen)
         self._set_working(np.flatnonzero(start | (True if working is None else working[free])))
@@ -123,8 +128,9 @@ class SemidefiniteBound:
             self._u *= np.float32(self._rho / changed)
             self._rho = changed
         self.iterations += 1
+        self._price_triangles()
         working = self._working
-        worth = self._class_values.worth(self._thresholds)[: len(working)] + self._bias[working]
+        worth = self._class_values.worth(self._thresholds)[: len(working)] + self._bias[working] + self._charges.bias
         y = self._m - self._u
         inner = np.arange(1, len(working) + 1)
         self._x = x = _capped(
@@ -132,7 +138,10 @@ class SemidefiniteBound:
         )
         best = self._class_values.thresholds(self._working_x())
         self._thresholds = _DAMPING * self._thresholds + (1.0 - _DAMPING) * best
-        y[1:, 1:] -= self._half_penalties * np.float32(1.0 / self._rho)
+        half = self._half_penalties
+        if len(self._triangles):
+            half = half + np.float32(0.5) * self._charges.penalties.astype(np.float32)
+        y[1:, 1:] -= half * np.float32(1.0 / self._rho)
         np.clip(y, 0.0, 1.0, out=y)
         y[0, 0] = 1.0
         y[0, 1:] = y[1:, 0] = y[inner, inner] = x
@@ -141,8 +150,18 @@ class SemidefiniteBound:
         self._m = _positive_part(_projected(y, direction))
         np.subtract(y, self._m, out=self._u)
 
+    def _price_triangles(self) -> None:
+        beyond = self.iterations - _TRIANGLES_FROM
+        if beyond < 0:
+            return
+        if beyond % _TRIANGLES_EVERY == 0:
+            self._triangles.separate(self._m[1:, 1:])
+        self._triangles.ascend(self._m[1:, 1:], self._rho)
+        self._charges = self._triangles.charges(len(self._working))
+
     def _set_working(self, working: IntArray) -> None:
         self._working = working
+        self._charges = self._triangles.charges(len(working))
         self._half_penalties: Single = (0.5 * self._penalties[np.ix_(working, working)]).astype(np.float32)
         some = np.concatenate([self._free[working], self._forced])
         self._class_values = ClassValues.of(self._classes.values[:, some], self._classes.budgets)
@@ -155,7 +174,7 @@ class SemidefiniteBound:
         z = 0.5 * self._rho * (self._u.astype(np.float64) + self._u.T)  # single precision leaves it a little askew
         w = _dominating(z, _direction(len(self._working), self._k)) - z
         base, size = self._base(w)
-        best, phi = self._best_thresholds(float(w[0, 0]), base)
+        best, phi = self._best_thresholds(float(w[0, 0]) + self._charges.constant, base)
         best += _ROUNDING * (size + abs(best) + float(np.abs(phi).sum()))
         k = self._k
         last = -np.partition(-phi, k - 1)[k - 1]
@@ -172,9 +191,10 @@ class SemidefiniteBound:
         """φ of all free features without their class values, and how large the numbers in it are."""
         k, working = self._k, self._working
         outside = np.setdiff1d(np.arange(len(self._free)), working)
-        d = w[1:, 1:] - 0.5 * self._penalties[np.ix_(working, working)]
+        charges = self._charges
+        d = w[1:, 1:] - 0.5 * (self._penalties[np.ix_(working, working)] + charges.penalties)
         base = self._bias.copy()
-        base[working] += 2.0 * w[0, 1:] + d.diagonal()
+        base[working] += charges.bias + 2.0 * w[0, 1:] + d.diagonal()
         np.fill_diagonal(d, -np.inf)
         ranked = -np.partition(-d, k - 2, axis=1)[:, : k - 1] if k > 1 else np.zeros((len(working), 0))
         base[working] += ranked.sum(axis=1)
@@ -187,7 +207,9 @@ class SemidefiniteBound:
                 np.fill_diagonal(among, -np.inf)
                 pairs = np.concatenate([inward, among], axis=1)
                 base[outside] -= np.partition(-pairs, k - 2, axis=1)[:, : k - 1].sum(axis=1)
-        return base, abs(float(w[0, 0])) + k * float(np.abs(base).max()) + k * k * float(np.abs(w).max())
+        return base, charges.constant + abs(float(w[0, 0])) + k * float(np.abs(base).max()) + k * k * float(
+            np.abs(w).max()
+        )
 
     def _average(self, matrix: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray, float]:
         """The share c of each working feature in the average chosen one; the matrix times c, and c times that."""
