@@ -34,12 +34,15 @@ _EXACT = 1e-9
 _PATIENCE = 30
 _STALE_RESTARTS = 6
 _DOUBT = 0.02
-_CORE = 5
+_CORE = 8
 """Searches guided by a relaxation exchange this many times n_select features: those that it promises most of."""
 
 _LEAST_SHRINKAGE = 0.85
 _SMALL_GAP = 0.01
-"""Gap after the first rounds of cuts up to which cutting planes and the tree are the better way."""
+"""Gap after the first rounds of cuts up to which the root is cut to its end."""
+
+_TREE_GAP = 0.005
+"""Gap up to which the tree is the better way; above it the semidefinite bound goes further."""
 
 _WORKING = 8
 """The semidefinite bound begins with this many times n_select features, those that the incumbent would exchange."""
@@ -48,12 +51,12 @@ _CERTIFICATE_EVERY = 20
 _PROOF_STEPS = 3.0
 """A certificate takes about as long as this many iterations, until one has been timed."""
 
-_CERTIFICATES_WATCHED = 3
-_LEAST_FALL = 0.04
-"""The semidefinite bound is left when three certificates closed less than this share of the gap."""
+_CERTIFICATES_WATCHED = 6
+_LEAST_FALL = 0.02
+"""The semidefinite bound is left when six certificates closed less than this share of the gap."""
 
 _FAR_BEHIND = 1.25
-_LEAST_FALL_ALONE = 0.001
+_LEAST_FALL_ALONE = 0.002
 """The same where the gap of the cutting planes is `_FAR_BEHIND` times as large, so that nothing better is to be had."""
 
 _TRIAL_ROUNDS = 10
@@ -169,7 +172,7 @@ class Search:
         return tree.root() if point is not None and gap <= _SMALL_GAP else point
 
     def _worth_a_semidefinite_bound(self, tree: BranchAndCut) -> bool:
-        return self._relative(tree.bound) > _SMALL_GAP and bool(tree.space.penalties.any())
+        return self._relative(tree.bound) > _TREE_GAP and bool(tree.space.penalties.any())
 
     def _semidefinite(self, cutting_planes: float) -> None:
         """Iterate on the semidefinite bound as long as it pays, which is longer where cutting planes lag behind."""
