@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _extraction(options: argparse.Namespace, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    backbone = build_backbone(options.backbone).eval().to(images.device)
+    backbone = build_backbone(options.backbone, weights="random").eval().to(images.device)
     n_features = backbone.n_features
     statistics, locality = FeatureStatistics(options.classes, n_features), Locality(n_features)
 
@@ -62,7 +62,9 @@ def _extraction(options: argparse.Namespace, images: Tensor, labels: Tensor) -> 
 
 
 def _training(options: argparse.Namespace, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    model = DenseClassifier(build_backbone(options.backbone), options.classes).train().to(images.device)
+    model = (
+        DenseClassifier(build_backbone(options.backbone, weights="random"), options.classes).train().to(images.device)
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
 
     def step(beta: float) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError
-from qpm_vision.backbones import Backbone, build_backbone
+from qpm_vision.backbones import RANDOM, Backbone, build_backbone
 from qpm_vision.model import DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 
@@ -49,8 +49,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a model; the file is complete or, if anything goes wrong, what it was before.
 
-    The header holds, as JSON under the key "qpm": the format's version, the kind of model, the name and layer of the
-    backbone, n_classes, class names, n_select and dropout of an interpretable model, preprocessing, and `extra`.
+    The header holds, as JSON under the key "qpm": the format's version, the kind of model, name, description and layer
+    of the backbone, n_classes, class names, n_select and dropout of an interpretable model, preprocessing, and `extra`.
 
     Args:
         path: Where to; by custom with the suffix .safetensors.
@@ -122,7 +122,7 @@ def load_checkpoint(
     if kind not in ("dense", "qpm"):
         raise _damaged(file, f"its header names an unknown kind of model ({kind!r})")
     if backbone is None:
-        backbone = _named_backbone(file, name)
+        backbone = _named_backbone(file, name, header.get("backbone_description"))
     try:
         model = DenseClassifier(backbone, n_classes) if kind == "dense" else _blank_qpm(backbone, n_classes, *sizes)
     except (InvalidInputError, RuntimeError, TypeError) as error:
@@ -167,6 +167,7 @@ def _header(model: DenseClassifier | QPMClassifier, preprocessing: Preprocessing
         "format": FORMAT,
         "kind": "qpm" if interpretable else "dense",
         "backbone": model.backbone.name,
+        "backbone_description": model.backbone.description,
         "layer": model.backbone.layer,
         "n_classes": model.n_classes,
         "n_features": model.backbone.n_features,
@@ -209,14 +210,14 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 # -- model ---------------------------------------------------------------------------------------------------------
 
 
-def _named_backbone(file: Path, name: Any) -> Backbone:
+def _named_backbone(file: Path, name: Any, description: Any) -> Backbone:
     if name is None:
         raise CheckpointError(
             f"The checkpoint {str(file)!r} holds a model with a backbone that has no name. Pass one of the same "
             "architecture: load_checkpoint(path, backbone=…)."
         )
     try:
-        return build_backbone(name, pretrained=False)
+        return build_backbone(name, weights=RANDOM, description=description)
     except InvalidInputError as error:
         raise CheckpointError(
             f"The checkpoint {str(file)!r} needs its backbone. {error} Or pass one: load_checkpoint(path, backbone=…)."

@@ -217,12 +217,16 @@ def _configured(arguments: argparse.Namespace) -> RunConfig:
             changes["least_steps"] = 0
         if changes:
             base = replace(base, **{stage: replace(getattr(base, stage), **changes)})
+    given["weights"] = None if arguments.weights is None else _absolute(arguments.weights)
+    if arguments.backbone is not None and arguments.backbone.startswith("hf:"):
+        given["backbone"] = _absolute(arguments.backbone)
     changes = {name: given[name] for name in _RUN_OPTIONS if given[name] is not None}
     return replace(base, **changes)
 
 
 _RUN_OPTIONS = (
     "backbone",
+    "weights",
     "size",
     "n_select",
     "n_per_class",
@@ -294,7 +298,7 @@ def _print_installation() -> None:
     if torch.backends.mps.is_available():
         devices.append("mps")
     print(f"{'devices':<14} {', '.join(devices)}; {torch.get_num_threads()} threads")
-    print(f"{'backbones':<14} {', '.join(backbone_names())}")
+    print(f"{'backbones':<14} {', '.join(backbone_names())}, timm:NAME, hf:DIR, my.module:build")
     print(f"{'solvers':<14} {', '.join(filter(_is_installed, backend_names()))}")
 
 
@@ -414,7 +418,12 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", help="JSON or YAML with settings, such as config.json of another run"
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--backbone", help="see `qpm-vision info` (default: efficientnet-lite0)")
+    model.add_argument(
+        "--backbone", help="see `qpm-vision info`: resnet50, timm:NAME, hf:DIR, … (default: efficientnet-lite0)"
+    )
+    model.add_argument(
+        "--weights", help="file or folder with its weights, or random (default: those that it comes with)"
+    )
     model.add_argument(
         "--size", type=int, help="side of the images in pixels (default: what the backbone was made for)"
     )

@@ -32,7 +32,8 @@ class RunConfig:
 
     Attributes:
         data: What `load_data` takes: "digits", "fashion-mnist", "folder:DIR" or a path.
-        backbone: A name that `backbone_names()` lists.
+        backbone: What `build_backbone` takes: "resnet50-stride8", "timm:NAME", "hf:DIR", "my.module:build", …
+        weights: File or folder with the weights of the backbone, or "random"; None: those that it comes with.
         size: Side of the input images in pixels; None: what the backbone was made for.
         n_select: Features to keep.
         n_per_class: Features of each class.
@@ -58,6 +59,7 @@ class RunConfig:
 
     data: str
     backbone: str = "efficientnet-lite0"
+    weights: str | None = None
     size: int | None = None
     n_select: int = 50
     n_per_class: int = 5
@@ -78,6 +80,8 @@ class RunConfig:
                 raise _wrong(name, "a text that is not empty", value)
         for name, least in (("n_select", 1), ("n_per_class", 1), ("seed", 0), ("workers", 0)):
             _require_integer(name, getattr(self, name), least)
+        if self.weights is not None and (not isinstance(self.weights, str) or not self.weights):
+            raise _wrong("weights", "a path, 'random' or None", self.weights)
         if self.size is not None:
             _require_integer("size", self.size, 1)
         for name in ("dense", "fine_tuning"):

@@ -105,7 +105,7 @@ def run(
     identity = data_identity(images)
     if begun:
         refuse_changed_data(place, config.data, identity)
-    refuse_misfit(config, images)
+    refuse_misfit(config, images, begun=begun)
     if not begun:
         RunFolder.create(folder, config.to_dict())
     with place.lock(), report:
@@ -241,7 +241,7 @@ class _Work:
 
 def _dense(work: _Work) -> None:
     torch.manual_seed(work.config.seed)
-    backbone = build_backbone(work.config.backbone)
+    backbone = build_backbone(work.config.backbone, weights=work.config.weights)
     preprocessing = backbone.preprocessing
     if work.config.size is not None:
         preprocessing = dataclasses.replace(preprocessing, size=work.config.size)

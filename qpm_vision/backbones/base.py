@@ -15,7 +15,7 @@ from qpm_vision.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["IMAGENET", "Backbone", "BackboneUnavailableError", "evaluation_mode"]
+__all__ = ["IMAGENET", "Backbone", "BackboneUnavailableError", "FoldedNetwork", "evaluation_mode"]
 
 IMAGENET = Preprocessing(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What most networks that were trained on ImageNet expect, torchvision's among them."""
@@ -23,6 +23,14 @@ IMAGENET = Preprocessing(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.2
 
 class BackboneUnavailableError(QPMError, ImportError):
     """A backbone needs something that is not installed; the message says what to install."""
+
+
+class FoldedNetwork(nn.Module):
+    """A network whose output a subclass brings into the form of maps; weights from elsewhere belong to `network`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
 
 
 class Backbone(nn.Module):
@@ -37,12 +45,14 @@ class Backbone(nn.Module):
         n_features: Number of maps; None: found by passing one black image through.
         preprocessing: What the module was trained with, and the default for training on. None: `IMAGENET`.
         least_size: Smallest side of an image that the module can take.
-        name: Under which the backbone is registered; kept in checkpoints.
+        name: What `build_backbone` calls it; kept in checkpoints.
+        description: What it takes beside the name to build it again, of values that JSON can hold.
 
     Attributes:
         n_features: Number of maps.
         preprocessing: As given.
-        name: As given, or set by `build_backbone`; None: not registered.
+        name: As given, or set by `build_backbone`; None: `build_backbone` does not know it.
+        description: As given; None: the name says it all.
 
     Raises:
         InvalidInputError: There is no such layer, or what it gives are no maps.
@@ -62,6 +72,7 @@ class Backbone(nn.Module):
         *,
         least_size: int = 1,
         name: str | None = None,
+        description: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(module, nn.Module):
@@ -77,6 +88,7 @@ class Backbone(nn.Module):
         self.preprocessing = IMAGENET if preprocessing is None else preprocessing
         self.least_size = least_size
         self.name = name
+        self.description = description
         self.n_features = self._find_n_features() if n_features is None else int(n_features)
 
     def forward(self, images: Tensor) -> Tensor:

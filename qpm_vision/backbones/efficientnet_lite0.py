@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError
 from qpm_vision.backbones.base import Backbone, BackboneUnavailableError
+from qpm_vision.backbones.timm_models import import_timm
 from qpm_vision.preprocessing import Preprocessing
 
 __all__ = ["build_efficientnet_lite0", "mapped_by_order"]
@@ -79,15 +80,7 @@ def mapped_by_order(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict
 
 
 def _network(stride: int) -> Any:
-    from qpm_vision import _torchvision  # noqa: F401  (first: timm imports torchvision)
-
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise BackboneUnavailableError(
-            f"The backbone 'efficientnet-lite0' needs timm and torchvision; {error.name!r} is not installed: "
-            "pip install timm torchvision"
-        ) from error
+    timm = import_timm("efficientnet-lite0")
     network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False, output_stride=stride)
     return network
 

