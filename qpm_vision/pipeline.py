@@ -161,11 +161,7 @@ def evaluate_run(
     """
     folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder.open(run_folder)
     config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
-    if "fine-tuning" not in folder.stages():
-        raise RunFolderError(
-            f"The run in {str(folder.path)!r} has no finished model: it has the stages "
-            f"{', '.join(folder.stages()) or 'none'}. Continue it with the command that began it."
-        )
+    folder.require("fine-tuning", "has no finished model")
     images = data if isinstance(data, ImageData) else load_data(data or config.data, **_split_of(config))
     refuse_other_classes(tuple(folder.read_json("data.json")["class_names"]), images.class_names)
     if data is None:

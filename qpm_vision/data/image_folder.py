@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Sequence
 
-__all__ = ["ATTRIBUTES_FILE", "load_image_folder"]
+__all__ = ["ATTRIBUTES_FILE", "load_image_folder", "passed_over"]
 
 ATTRIBUTES_FILE: Final = "attributes.csv"
 
@@ -177,7 +177,7 @@ def _class_folders(place: Path) -> dict[str, Path]:
 
 
 def _folders_in(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if not _passed_over(path.name) and path.is_dir())
+    return sorted(path for path in place.iterdir() if not passed_over(path.name) and path.is_dir())
 
 
 def _image_files(place: Path) -> list[Path]:
@@ -190,7 +190,7 @@ def _walk(place: Path, seen: set[Path]) -> Iterator[Path]:
     real = place.resolve()
     seen.add(real)
     for path in sorted(place.iterdir()):
-        if _passed_over(path.name):
+        if passed_over(path.name):
             continue
         if path.is_dir():
             target = path.resolve()
@@ -201,7 +201,8 @@ def _walk(place: Path, seen: set[Path]) -> Iterator[Path]:
             yield path
 
 
-def _passed_over(name: str) -> bool:
+def passed_over(name: str) -> bool:
+    """Whether a file or folder of this name is hidden or was left by other tools, and is no part of the data."""
     return name.startswith(".") or name.lower() in _FOREIGN
 
 
