@@ -41,7 +41,7 @@ def predict_images(
     top: int = 2,
     batch_size: int = 32,
 ) -> int:
-    """Classify images and folders of images.
+    """Classify images and folders of images; print a table where no other result is asked for.
 
     The JSON file has an object a line (JSON Lines): one for each image, with "error" instead of a class where it cannot
     be read, and a last one with "images" and "unreadable", the numbers of them, which says that the file is complete.
@@ -49,7 +49,7 @@ def predict_images(
     Args:
         run: The run folder.
         images: Files and folders.
-        json_file: Where to write JSON Lines; "-": to standard output, in place of the table.
+        json_file: Where to write JSON Lines; "-": to standard output.
         csv_file: The same for a table with commas.
         device: Where to compute.
         top: How many of the most likely classes are listed, at least 2.
@@ -71,14 +71,16 @@ def predict_images(
     # Kept, because a bar takes the place of sys.stdout while it moves, and prints to its own terminal.
     out = sys.stdout
     # On a terminal the rows are the progress, and a bar would be drawn between them.
-    report: Reporter = LineReporter(sys.stderr, every=math.inf) if out.isatty() else make_reporter()
+    shown = json_file is None and csv_file is None
+    rows = out.isatty() and (shown or "-" in (json_file, csv_file))
+    report: Reporter = LineReporter(sys.stderr, every=math.inf) if rows else make_reporter()
     with ExitStack() as open_files:
         writers: list[_Writer] = []
         if json_file is not None:
             writers.append(_JsonLines(open_files.enter_context(_opened(json_file, out)), top))
         if csv_file is not None:
             writers.append(_Csv(open_files.enter_context(_opened(csv_file, out)), top))
-        if "-" not in (json_file, csv_file):
+        if shown:
             writers.append(_Table(out, predictor, top))
         with report:
             n_images, n_unreadable = _write(predictor, images, writers, report, total, batch_size)

@@ -422,9 +422,9 @@ def _parser() -> argparse.ArgumentParser:
         "images", nargs="+", metavar="IMAGE_OR_FOLDER", help="images, and folders to search for images with all in them"
     )
     predict.add_argument(
-        "--json", metavar="FILE", help="JSON Lines to write, one image a line; - for standard output, without the table"
+        "--json", metavar="FILE", help="write JSON Lines, an image a line, in place of the table; - for standard output"
     )
-    predict.add_argument("--csv", metavar="FILE", help="table to write; - for standard output")
+    predict.add_argument("--csv", metavar="FILE", help="write a table with commas, the same way")
     predict.add_argument("--top", type=int, default=2, metavar="N", help="most likely classes to list (default: 2)")
     predict.add_argument("--batch-size", type=int, default=32, help="images computed at once (default: %(default)s)")
     predict.add_argument("--device", default="auto", help="cpu, cuda, … (default: what is there)")

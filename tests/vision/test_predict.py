@@ -348,7 +348,9 @@ def test_the_command_writes_json_lines_and_csv(
 ) -> None:
     lines, table = tmp_path / "new" / "x.jsonl", tmp_path / "x.csv"
     assert _predict(finished.path, photos / "a.png", photos / "b", "--json", lines, "--csv", table, "--top", 3) == 0
-    assert f"written to {lines}" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"written to {lines}" in err
     *records, end = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
     assert end == {"images": 5, "unreadable": 1}
     unreadable = [record for record in records if "error" in record]
