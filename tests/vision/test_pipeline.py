@@ -461,6 +461,17 @@ def test_images_may_move_but_not_change(tmp_path: Path) -> None:
         evaluate_run(folder)
 
 
+def test_images_that_are_cropped_in_another_way_are_refused(tmp_path: Path) -> None:
+    cropped, whole = (replace(tiny_data(), cropping=cropping) for cropping in ("bounding box", "whole"))
+    folder = run(tiny_config(), tmp_path / "run", data=cropped)
+    for data in (cropped, tiny_data()):  # of the second nobody knows
+        assert set(evaluate_run(folder, data)) == {"dense", "qpm"}
+    with pytest.raises(InvalidInputError, match=r"'bounding box'\. Got 'whole'"):
+        evaluate_run(folder, whole)
+    with pytest.raises(InvalidInputError, match="cropping 'bounding box' → 'whole'"):
+        load_explainer(folder, data=whole)
+
+
 def test_all_images_of_an_undivided_folder_are_scored(tmp_path: Path) -> None:
     folder = run(tiny_config(data=str(_folder_of_images(tmp_path / "own"))), tmp_path / "run")
     other = _folder_of_images(tmp_path / "other", per_class=5, seed=7)
