@@ -18,7 +18,7 @@ from qpm_vision.data.base import FileImages, ImageData
 from qpm_vision.data.images import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 __all__ = ["Standard", "assemble", "find_root", "folder_names", "image_names", "require_same_classes"]
 
@@ -54,19 +54,32 @@ def find_root(folder: str | os.PathLike[str], title: str, needed: Sequence[str],
 
 
 def folder_names(place: Path) -> list[str]:
-    """Names of the folders in a folder, without hidden ones, sorted."""
-    with os.scandir(place) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    """Names of the folders in a folder, without hidden ones, sorted.
+
+    Raises:
+        InvalidInputError: It cannot be listed.
+    """
+    return _names(place, os.DirEntry.is_dir)
 
 
 def image_names(place: Path) -> list[str]:
-    """Names in a folder that end like an image, without hidden ones, sorted; no file is opened."""
-    with os.scandir(place) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if not entry.name.startswith(".") and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
-        )
+    """Names in a folder that end like an image, without hidden ones, sorted; no file is opened.
+
+    Raises:
+        InvalidInputError: It cannot be listed.
+    """
+    return _names(place, lambda entry: os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES)  # noqa: PTH122
+
+
+def _names(place: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str]:
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and wanted(entry))
+    except OSError as error:
+        raise InvalidInputError(
+            f"The folder {str(place)!r} must be readable. Got: {error.strerror or error}. Change its permissions, or "
+            "put a folder there."
+        ) from error
 
 
 def require_same_classes(places: Sequence[Path], names: Sequence[Collection[str]]) -> None:

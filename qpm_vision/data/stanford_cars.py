@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from qpm_vision.data._published import Standard, assemble, find_root
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from qpm_vision.data.base import ImageData
 
@@ -24,6 +25,7 @@ _INSIDE: Final = ("stanford_cars", "cars196")
 _JOINT: Final = "cars_annos.mat"
 _META: Final = "devkit/cars_meta.mat"
 _TRAIN: Final = "devkit/cars_train_annos.mat"
+_FOLDERS: Final = ("cars_train", "cars_test")
 _TESTS: Final = ("cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat")
 
 
@@ -42,34 +44,56 @@ def load_stanford_cars(folder: str | os.PathLike[str], *, cropped: bool = False)
         InvalidInputError: Files are missing, or do not fit together.
     """
     given = Path(folder).expanduser()
-    joint = any((given / name / _JOINT).is_file() for name in ("", *_INSIDE))
-    if joint:
+    places = [given, *(given / name for name in _INSIDE)]
+
+    def there(name: str) -> bool:
+        return any((place / name).exists() for place in places)
+
+    # The joint table is often found beside the images of the other form.
+    if there(_JOINT) and (there("car_ims") or not there(_TRAIN)):
         root = find_root(folder, _STANDARD.title, (_JOINT, "car_ims"), _INSIDE)
-        class_names = _class_names(root / _JOINT)
-        table = _read_table(root / _JOINT, ("relative_im_path", "test"), len(class_names))
-        files = [str(name) for name in table["relative_im_path"]]
-        in_train = np.array([not int(value) for value in table["test"]])
-        labels, boxes = _labels_and_boxes(table)
+        cars = _read_joint(root / _JOINT)
     else:
-        test = next((name for name in _TESTS if any((given / i / name).is_file() for i in ("", *_INSIDE))), _TESTS[0])
-        root = find_root(folder, _STANDARD.title, (_META, _TRAIN, test, "cars_train", "cars_test"), _INSIDE)
-        class_names = _class_names(root / _META)
-        tables = [_read_table(root / name, ("fname",), len(class_names)) for name in (_TRAIN, test)]
-        folders = ("cars_train", "cars_test")
-        files = [f"{place}/{name}" for place, table in zip(folders, tables, strict=True) for name in table["fname"]]
-        in_train = np.arange(len(files)) < len(tables[0])
-        labels, boxes = (np.concatenate(halves) for halves in zip(*map(_labels_and_boxes, tables), strict=True))
+        test = next(filter(there, _TESTS), _TESTS[0])
+        root = find_root(folder, _STANDARD.title, (_META, _TRAIN, test, *_FOLDERS), _INSIDE)
+        cars = _read_apart(root / _META, [root / _TRAIN, root / test])
     return assemble(
         "cars-cropped" if cropped else "cars",
         _STANDARD,
         root,
-        files,
-        labels,
-        in_train,
-        class_names,
-        boxes=boxes if cropped else None,
+        cars.files,
+        cars.labels,
+        cars.in_train,
+        cars.class_names,
+        boxes=cars.boxes if cropped else None,
         cropping="bounding box" if cropped else "whole",
     )
+
+
+class _Cars(NamedTuple):
+    """Files, (N,) labels from 0, (N,) whether for training, (N, 4) edges as `FileImages` takes them, and classes."""
+
+    files: list[str]
+    labels: npt.NDArray[np.int64]
+    in_train: npt.NDArray[np.bool_]
+    boxes: npt.NDArray[np.float64]
+    class_names: list[str]
+
+
+def _read_joint(path: Path) -> _Cars:
+    class_names = _class_names(path)
+    table = _read_table(path, "relative_im_path", len(class_names), also="test")
+    in_train = table["test"].astype(np.int64) == 0
+    return _Cars([str(name) for name in table["relative_im_path"]], *_columns(table, in_train), class_names)
+
+
+def _read_apart(meta: Path, parts: Sequence[Path]) -> _Cars:
+    class_names = _class_names(meta)
+    tables = [_read_table(path, "fname", len(class_names)) for path in parts]
+    files = [f"{folder}/{name}" for folder, table in zip(_FOLDERS, tables, strict=True) for name in table["fname"]]
+    halves = [_columns(table, np.full(len(table), part == 0)) for part, table in enumerate(tables)]
+    labels, in_train, boxes = (np.concatenate(pieces) for pieces in zip(*halves, strict=True))
+    return _Cars(files, labels, in_train, boxes, class_names)
 
 
 def _class_names(path: Path) -> list[str]:
@@ -79,24 +103,27 @@ def _class_names(path: Path) -> list[str]:
     return names
 
 
-def _read_table(path: Path, columns: tuple[str, ...], n_classes: int) -> npt.NDArray[Any]:
-    table = read_mat(path, "annotations", (*columns, "class", *_EDGES))
+def _read_table(path: Path, file_column: str, n_classes: int, also: str | None = None) -> npt.NDArray[Any]:
+    """One row per image, every number in it checked; `also` names a further column of numbers."""
+    numeric = ("class", *_EDGES, *([also] if also else []))
+    table = read_mat(path, "annotations", (file_column, *numeric))
     for row, image in enumerate(table, 1):
         try:
-            label = int(image["class"])
-            edges = [float(image[edge]) for edge in _EDGES]
+            label, left, upper, right, lower, *_ = (float(image[column]) for column in numeric)
         except (TypeError, ValueError) as error:
             raise wrong_file(path, "hold numbers as class and box", f"an error in row {row}: {error}") from error
-        if not 1 <= label <= n_classes:
-            raise wrong_file(path, f"have classes in 1 … {n_classes}", f"{label} in row {row}")
-        if not (edges[0] <= edges[2] and edges[1] <= edges[3]):
-            raise wrong_file(path, "have boxes with x1 ≤ x2 and y1 ≤ y2", f"{edges} in row {row}")
+        if label not in range(1, n_classes + 1):
+            raise wrong_file(path, f"have classes in 1 … {n_classes}", f"{label:g} in row {row}")
+        if not (left <= right and upper <= lower):
+            came = f"{left:g}, {upper:g}, {right:g}, {lower:g} in row {row}"
+            raise wrong_file(path, "have boxes with x1 ≤ x2 and y1 ≤ y2", came)
     return table
 
 
-def _labels_and_boxes(table: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """(N,) from 0, and (N, 4) left, upper, right and lower edges."""
+def _columns(
+    table: npt.NDArray[Any], in_train: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
     boxes = np.stack([table[edge].astype(np.float64) for edge in _EDGES], axis=1)
     # MATLAB counts pixels from 1, and the last one of a box belongs to it.
     boxes[:, :2] -= 1
-    return table["class"].astype(np.int64) - 1, boxes
+    return table["class"].astype(np.int64) - 1, in_train, boxes

@@ -69,6 +69,15 @@ def test_labels_of_test_cars_may_lie_in_the_devkit(tmp_path: Path) -> None:
     assert data_identity(load_data(f"cars:{tmp_path}")) == before
 
 
+def test_the_joint_table_may_lie_beside_the_images_of_the_other_form(tmp_path: Path) -> None:
+    write_cars(tmp_path)
+    (tmp_path / "cars_annos.mat").touch()
+    assert names(load_data(f"cars:{tmp_path}").train)[0] == "cars_train/00001.jpg"
+    (tmp_path / "devkit" / "cars_train_annos.mat").unlink()
+    with pytest.raises(InvalidInputError, match="Got no 'car_ims'"):
+        load_data(f"cars:{tmp_path}")
+
+
 def changed_table(name: str, **values: object) -> Callable[[Path], None]:
     """The first car of a table with other values; None takes the column away."""
 
@@ -201,6 +210,11 @@ def test_no_image_of_imagenet_is_opened_at_first(tmp_path: Path) -> None:
         data.train.image(names(data.train).index("train/n02012849/n02012849_0.JPEG"))
 
 
+def file_for_folder(root: Path) -> None:
+    (root / "val").rename(root / "validation")
+    (root / "val").touch()
+
+
 def extra_class(root: Path) -> None:
     (root / "val" / "n09999999").mkdir()
 
@@ -214,6 +228,7 @@ def hollow_class(root: Path) -> None:
     ("validation", "damage", "message"),
     [
         ("folders", lambda root: (root / "train").rename(root / "training"), "Got no 'train'"),
+        ("folders", file_for_folder, "val' must be readable. Got: Not a directory"),
         ("folders", extra_class, r"same classes\. Got no 'n09999999' in train"),
         ("folders", hollow_class, "training images of all 6 classes.*1: 'n09999999'"),
         (
