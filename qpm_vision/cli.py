@@ -452,7 +452,12 @@ def _command(
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="digits, fashion-mnist, folder:DIR or a path")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="digits, fashion-mnist, cub:DIR, cub-cropped:DIR, travelingbirds:DIR, cars:DIR, cars-cropped:DIR, "
+        "aircraft:DIR, imagenet:DIR, csv:FILE, folder:DIR or a path of folders, one for each class",
+    )
     parser.add_argument("out", metavar="OUT", help="run folder; the same one again continues")
     parser.add_argument(
         "--config", metavar="FILE", help="JSON or YAML with settings, such as config.json of another run"

@@ -31,7 +31,7 @@ class RunConfig:
     """Everything that decides the outcome of a run.
 
     Attributes:
-        data: What `load_data` takes: "digits", "fashion-mnist", "folder:DIR" or a path.
+        data: What `load_data` takes: "digits", "cub-cropped:DIR", "csv:FILE", a path, …
         backbone: A name that `backbone_names()` lists.
         size: Side of the input images in pixels; None: what the backbone was made for.
         n_select: Features to keep.
