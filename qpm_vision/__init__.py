@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from qpm_vision.data import ImageData, load_data, make_loader
     from qpm_vision.evaluation import Scores, evaluate
     from qpm_vision.explain import Explainer, load_explainer, plot_class, plot_comparison, plot_overview
+    from qpm_vision.export import Exported, export_model
     from qpm_vision.losses import feature_diversity_loss
     from qpm_vision.model import DenseClassifier, ModelOutput, QPMClassifier
     from qpm_vision.pipeline import evaluate_run, run
+    from qpm_vision.predict import Explanation, Prediction, Predictor, load_model
     from qpm_vision.preprocessing import Preprocessing
     from qpm_vision.run_folder import RunFolder, RunFolderError
     from qpm_vision.statistics import (
@@ -34,10 +36,14 @@ __all__ = [
     "Backbone",
     "DenseClassifier",
     "Explainer",
+    "Explanation",
+    "Exported",
     "FeatureStatistics",
     "ImageData",
     "Locality",
     "ModelOutput",
+    "Prediction",
+    "Predictor",
     "Preprocessing",
     "QPMClassifier",
     "RunConfig",
@@ -51,11 +57,13 @@ __all__ = [
     "class_similarity",
     "evaluate",
     "evaluate_run",
+    "export_model",
     "feature_diversity_loss",
     "feature_redundancy",
     "load_checkpoint",
     "load_data",
     "load_explainer",
+    "load_model",
     "make_loader",
     "plot_class",
     "plot_comparison",
@@ -73,10 +81,12 @@ _HOMES = {
     "config": ("RunConfig",),
     "data": ("ImageData", "load_data", "make_loader"),
     "evaluation": ("Scores", "evaluate"),
+    "export": ("Exported", "export_model"),
     "explain": ("Explainer", "load_explainer", "plot_class", "plot_comparison", "plot_overview"),
     "losses": ("feature_diversity_loss",),
     "model": ("DenseClassifier", "ModelOutput", "QPMClassifier"),
     "pipeline": ("evaluate_run", "run"),
+    "predict": ("Explanation", "Prediction", "Predictor", "load_model"),
     "preprocessing": ("Preprocessing",),
     "run_folder": ("RunFolder", "RunFolderError"),
     "statistics": ("FeatureStatistics", "Locality", "class_similarity", "feature_redundancy", "scale_bias"),

@@ -13,7 +13,10 @@ __all__ = ["data_identity", "identity_differences"]
 
 
 def data_identity(data: ImageData) -> dict[str, Any]:
-    """Sizes, class names and a digest of names and labels: equal for the same images in the same order and split."""
+    """Sizes, class names, cropping and a digest of names and labels.
+
+    Equal for the same images in the same order and split, shown in the same way.
+    """
     digest = hashlib.sha256()
     for images in (data.train, data.test):
         digest.update(np.ascontiguousarray(images.labels, dtype=np.int64).tobytes())
@@ -24,13 +27,15 @@ def data_identity(data: ImageData) -> dict[str, Any]:
         "n_train": len(data.train),
         "n_test": len(data.test),
         "class_names": list(data.class_names),
+        "cropping": data.cropping,
         "digest": digest.hexdigest(),
     }
 
 
 def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """What differs between two identities, as text; empty where nothing does."""
-    found = [f"{key} {old.get(key)!r} → {new[key]!r}" for key in ("n_train", "n_test") if old.get(key) != new[key]]
+    keys = ("n_train", "n_test", "cropping")
+    found = [f"{key} {old.get(key)!r} → {new[key]!r}" for key in keys if old.get(key) != new[key]]
     if old.get("class_names") != new["class_names"]:
         found.append("the classes")
     if not found and old.get("digest") != new["digest"]:

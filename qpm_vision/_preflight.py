@@ -14,7 +14,14 @@ from qpm_vision.config import RunConfig, differences
 from qpm_vision.data import ImageData
 from qpm_vision.run_folder import RunFolder
 
-__all__ = ["pick_device", "refuse_changed_config", "refuse_changed_data", "refuse_misfit", "refuse_other_classes"]
+__all__ = [
+    "pick_device",
+    "refuse_changed_config",
+    "refuse_changed_data",
+    "refuse_misfit",
+    "refuse_other_classes",
+    "refuse_other_cropping",
+]
 
 
 def refuse_changed_config(place: RunFolder, config: RunConfig) -> None:
@@ -86,6 +93,15 @@ def refuse_other_classes(known: tuple[str, ...], given: tuple[str, ...]) -> None
         f"The 'data' must have the {len(known)} classes that the model knows, in their order. Got {len(given)} "
         f"classes, {' and '.join(parts)}; name and sort them like those of the run."
     )
+
+
+def refuse_other_cropping(known: str | None, given: str | None) -> None:
+    """Raise where images are known to be cropped in another way than those that a model was trained on."""
+    if known is not None and given is not None and known != given:
+        raise InvalidInputError(
+            f"The 'data' must show the same part of a photograph as those of the run, {known!r}. Got {given!r}, on "
+            "which its accuracy would be that of another task; choose between names such as 'cub' and 'cub-cropped'."
+        )
 
 
 def pick_device(name: str) -> torch.device:

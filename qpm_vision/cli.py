@@ -1,7 +1,7 @@
-"""The command line: qpm-vision demo, data, train, evaluate, explain, info.
+"""The command line: qpm-vision demo, data, train, evaluate, explain, predict, export, info.
 
-Results go to standard output, progress to standard error. Exit codes: 0 well, 2 a mistake that the message explains,
-130 stopped by Ctrl-C.
+Results go to standard output, progress to standard error. Exit codes: 0 well, 1 no image could be read, 2 a mistake
+that the message explains, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noisy in ("matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.INFO if arguments.verbose else logging.ERROR)
     try:
-        arguments.command(arguments)
+        status: int | None = arguments.command(arguments)
     except QPMError as error:
         print(f"qpm-vision: {error}", file=sys.stderr)
         return 2
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `qpm-vision info | head`
         sys.stderr.close()
         return 0
-    return 0
+    return status or 0
 
 
 # -- commands ------------------------------------------------------------------------------------------------------
@@ -152,6 +152,31 @@ def _explain(arguments: argparse.Namespace) -> None:
         )
     RunFolder(target.parent).write_path(target.name, lambda path: figure.savefig(path, dpi=150))
     print(target)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from qpm_vision._cli_predict import predict_images
+
+    return predict_images(
+        arguments.run,
+        arguments.images,
+        json_file=arguments.json,
+        csv_file=arguments.csv,
+        device=arguments.device,
+        top=arguments.top,
+        batch_size=arguments.batch_size,
+    )
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from qpm_vision.export import export_model
+
+    done = export_model(arguments.run, arguments.out)
+    print(f"{done.path}\n{done.sidecar}")
+    print(
+        f"compared with the model on random images, batches of {' and '.join(map(str, done.batch_sizes))}: largest "
+        f"absolute difference {done.difference:.2g}"
+    )
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -395,13 +420,32 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--data", help="where the images of the run are now (default: where they were)")
     explain.add_argument("--out", metavar="FILE", help="picture to write, .png, .pdf or .svg (default: in RUN/figures)")
 
+    predict = _command(commands, "predict", _predict, "classify images, and say which features decided")
+    predict.add_argument("run", metavar="RUN", help="run folder")
+    predict.add_argument(
+        "images", nargs="+", metavar="IMAGE_OR_FOLDER", help="images, and folders to search for images with all in them"
+    )
+    predict.add_argument(
+        "--json", metavar="FILE", help="write JSON Lines, an image a line, in place of the table; - for standard output"
+    )
+    predict.add_argument("--csv", metavar="FILE", help="write a table with commas, the same way")
+    predict.add_argument("--top", type=int, default=2, metavar="N", help="most likely classes to list (default: 2)")
+    predict.add_argument("--batch-size", type=int, default=32, help="images computed at once (default: %(default)s)")
+    predict.add_argument("--device", default="auto", help="cpu, cuda, … (default: what is there)")
+
+    export = _command(commands, "export", _export, "write the model as a graph that other programs run")
+    export.add_argument("run", metavar="RUN", help="run folder")
+    export.add_argument(
+        "out", metavar="OUT", help="file to write: .pt2 (torch.export) or .onnx; a .json of that name comes with it"
+    )
+
     info = _command(commands, "info", _info, "versions, devices, backbones and solvers; or what a run is")
     info.add_argument("run", nargs="?", metavar="RUN", help="run folder")
     return parser
 
 
 def _command(
-    commands: Any, name: str, function: Callable[[argparse.Namespace], None], about: str
+    commands: Any, name: str, function: Callable[[argparse.Namespace], int | None], about: str
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=about, description=about[0].upper() + about[1:] + "."
@@ -412,7 +456,12 @@ def _command(
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="digits, fashion-mnist, folder:DIR or a path")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="digits, fashion-mnist, cub:DIR, cub-cropped:DIR, travelingbirds:DIR, cars:DIR, cars-cropped:DIR, "
+        "aircraft:DIR, imagenet:DIR, csv:FILE, folder:DIR or a path of folders, one for each class",
+    )
     parser.add_argument("out", metavar="OUT", help="run folder; the same one again continues")
     parser.add_argument(
         "--config", metavar="FILE", help="JSON or YAML with settings, such as config.json of another run"

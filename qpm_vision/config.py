@@ -31,7 +31,7 @@ class RunConfig:
     """Everything that decides the outcome of a run.
 
     Attributes:
-        data: What `load_data` takes: "digits", "fashion-mnist", "folder:DIR" or a path.
+        data: What `load_data` takes: "digits", "cub-cropped:DIR", "csv:FILE", a path, …
         backbone: What `build_backbone` takes: "resnet50-stride8", "timm:NAME", "hf:DIR", "my.module:build", …
         weights: File or folder with the weights of the backbone, or "random"; None: those that it comes with.
         size: Side of the input images in pixels; None: what the backbone was made for.

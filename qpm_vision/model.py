@@ -160,8 +160,11 @@ class QPMClassifier(nn.Module):
         """Classify images (B, 3, H, W); maps and features are those of the selected features, in their order."""
         maps = self.backbone(images).index_select(1, self.selected)
         features = maps.mean((2, 3))
-        normalised = (features - self.mean) / self.std.clamp(min=_LEAST_DEVIATION)
-        return ModelOutput(self.dropout(normalised) @ self.weight.T, maps, features)
+        return ModelOutput(self.dropout(self.normalise(features)) @ self.weight.T, maps, features)
+
+    def normalise(self, features: Tensor) -> Tensor:
+        """What each pooled feature (B, n_select) adds to the logits of its classes: (F - μ) / max(σ, 1e-6)."""
+        return (features - self.mean) / self.std.clamp(min=_LEAST_DEVIATION)
 
     def validate(self) -> None:
         """Check the buffers again, after they were filled from elsewhere.

@@ -41,6 +41,7 @@ from qpm_vision._preflight import (
     refuse_changed_data,
     refuse_misfit,
     refuse_other_classes,
+    refuse_other_cropping,
 )
 from qpm_vision._progress import Reporter, SilentReporter
 from qpm_vision.backbones import build_backbone
@@ -155,19 +156,17 @@ def evaluate_run(
         Scores of "dense" and "qpm".
 
     Raises:
-        InvalidInputError: The classes differ from those of the run, or its own data have changed.
+        InvalidInputError: The classes or the cropping differ from those of the run, or its own data have changed.
         ProtocolMismatchError: The models were made for another size.
         RunFolderError: The run has no finished models, or they are damaged.
     """
     folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder.open(run_folder)
     config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
-    if "fine-tuning" not in folder.stages():
-        raise RunFolderError(
-            f"The run in {str(folder.path)!r} has no finished model: it has the stages "
-            f"{', '.join(folder.stages()) or 'none'}. Continue it with the command that began it."
-        )
+    folder.require("fine-tuning", "has no finished model")
     images = data if isinstance(data, ImageData) else load_data(data or config.data, **_split_of(config))
-    refuse_other_classes(tuple(folder.read_json("data.json")["class_names"]), images.class_names)
+    identity = folder.read_json("data.json")
+    refuse_other_classes(tuple(identity["class_names"]), images.class_names)
+    refuse_other_cropping(identity.get("cropping"), images.cropping)
     if data is None:
         refuse_changed_data(folder, config.data, data_identity(images))
     elif not isinstance(data, ImageData) and not images.divided:

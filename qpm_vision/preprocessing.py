@@ -86,6 +86,12 @@ class Preprocessing:
             raise _unknown("augmentation", augmentation, AUGMENTATIONS)
         return ImageTransform(self, AUGMENTATIONS[augmentation](self.size))
 
+    def picture(self, pixels: torch.Tensor) -> npt.NDArray[np.float32]:
+        """What a model sees, to look at: normalised pixels (3, H, W) as an image (H, W, 3) in [0, 1]."""
+        image = pixels.numpy().transpose(1, 2, 0) * np.asarray(self.std, dtype=np.float32)
+        image += np.asarray(self.mean, dtype=np.float32)
+        return np.asarray(np.clip(image, 0.0, 1.0), dtype=np.float32)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -181,6 +181,23 @@ class RunFolder:
                 raise self._damaged(STAGE_FILE, error) from error
         return records
 
+    def require(self, stage: str, otherwise: str) -> None:
+        """Raise where a stage is not finished.
+
+        Args:
+            stage: The stage.
+            otherwise: What is wrong with the run then, such as "has no finished model".
+
+        Raises:
+            RunFolderError: It is not.
+        """
+        finished = self.stages()
+        if stage not in finished:
+            raise RunFolderError(
+                f"The run in {str(self.path)!r} {otherwise}: it has the stages {', '.join(finished) or 'none'}. "
+                "Continue it with the command that began it."
+            )
+
     def mark_finished(self, stage: str, seconds: float) -> None:
         """Note that a stage is finished; everything it leaves must be written by then."""
         records = self.stages()
@@ -245,6 +262,13 @@ class RunFolder:
 
     def write_path(self, name: str, write: Callable[[Path], Any]) -> Path:
         """Like `write`, for code that wants a path instead of a stream."""
+        with self.replacing(name) as path:
+            write(path)
+        return self.path / name
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """Like `write_path`, around a block that fills the path it is given; nothing stays of a block that fails."""
         target = self.path / name
         temporary: Path | None = None
         try:
@@ -252,11 +276,13 @@ class RunFolder:
             handle, made = tempfile.mkstemp(dir=target.parent, prefix=".writing-", suffix=target.suffix)
             os.close(handle)
             temporary = Path(made)
-            write(temporary)
+            yield temporary
             mask = os.umask(0)  # mkstemp makes private files; those of a run are as readable as any other of the user
             os.umask(mask)
             temporary.chmod(0o666 & ~mask)
             temporary.replace(target)
+        except BrokenPipeError:  # of standard output, when the block prints as well: a file has no reader that leaves
+            raise
         except OSError as error:
             raise RunFolderError(
                 f"Cannot write {str(target)!r}: {error.strerror or error}. What was there before is untouched."
@@ -264,7 +290,6 @@ class RunFolder:
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
-        return target
 
     def write_json(self, name: str, value: Any) -> Path:
         """Write JSON, indented; NaN and infinity are refused by the standard and here."""

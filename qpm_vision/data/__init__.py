@@ -4,8 +4,15 @@
 
 - `digits`: handwritten digits that come with scikit-learn;
 - `fashion-mnist`, or `fashion-mnist:DIR`: clothing, from IDX files on this machine;
-- `folder:DIR`, or simply a path: one folder of images per class.
+- `cub:DIR`, `cub-cropped:DIR`: CUB-200-2011, birds, whole or cropped by their bounding boxes;
+- `travelingbirds:DIR`: TravelingBirds, the same birds in front of other backgrounds;
+- `cars:DIR`, `cars-cropped:DIR`: Stanford Cars, whole or cropped by their bounding boxes;
+- `aircraft:DIR`: FGVC-Aircraft, without the copyright notices;
+- `imagenet:DIR`: ImageNet (ILSVRC 2012);
+- `csv:FILE`: a table of paths and labels;
+- `folder:DIR`, or simply a path: one folder of images per class, such as those that `draw_hangul` makes.
 
+Nothing is downloaded: DIR is where the files of a data set lie, in the form in which it was published.
 `register_data` adds further names.
 """
 
@@ -14,17 +21,24 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from qpm_opt import InvalidInputError
 from qpm_vision.data._split import check_split
+from qpm_vision.data.aircraft import load_aircraft
 from qpm_vision.data.base import ArrayImages, CachedImages, FileImages, ImageData, ImageSet, JoinedImages, SkippedImage
+from qpm_vision.data.csv_table import load_csv
+from qpm_vision.data.cub import load_cub
 from qpm_vision.data.digits import load_digits_data
 from qpm_vision.data.fashion_mnist import load_fashion_mnist
 from qpm_vision.data.hangul import draw_hangul
 from qpm_vision.data.image_folder import load_image_folder
+from qpm_vision.data.imagenet import load_imagenet
 from qpm_vision.data.images import UnreadableImageError, read_image
 from qpm_vision.data.loading import make_loader
+from qpm_vision.data.stanford_cars import load_stanford_cars
+from qpm_vision.data.traveling_birds import load_traveling_birds
 
 __all__ = [
     "ArrayImages",
@@ -37,8 +51,14 @@ __all__ = [
     "UnreadableImageError",
     "data_names",
     "draw_hangul",
+    "load_aircraft",
+    "load_csv",
+    "load_cub",
     "load_data",
     "load_image_folder",
+    "load_imagenet",
+    "load_stanford_cars",
+    "load_traveling_birds",
     "make_loader",
     "read_image",
     "register_data",
@@ -51,7 +71,7 @@ def load_data(spec: str | os.PathLike[str], *, test_share: float = 0.25, seed: i
     """Load a data set.
 
     Args:
-        spec: `digits`, `fashion-mnist`, `fashion-mnist:DIR`, `folder:DIR`, a registered name, or a path to a folder.
+        spec: A name from the list above such as `digits` or `cub:DIR`, a registered name, or a path to a folder.
         test_share: Part of each class that is kept for testing, for data that come undivided.
         seed: Of that division.
 
@@ -113,14 +133,46 @@ def _fashion_mnist(argument: str, test_share: float, seed: int) -> ImageData:  #
     return load_fashion_mnist(argument or None)
 
 
+def _csv(argument: str, test_share: float, seed: int) -> ImageData:
+    return load_csv(_required("csv:FILE", "a table", argument), test_share=test_share, seed=seed)
+
+
 def _folder(argument: str, test_share: float, seed: int) -> ImageData:
+    return load_image_folder(_required("folder:DIR", "a folder", argument), test_share=test_share, seed=seed)
+
+
+def _published(name: str, load: Callable[[str], ImageData]) -> DataLoaderFunction:
+    """A data set that comes divided, out of a folder."""
+
+    def from_folder(argument: str, test_share: float, seed: int) -> ImageData:  # noqa: ARG001 - comes divided
+        return load(_required(f"{name}:DIR", "a folder", argument))
+
+    return from_folder
+
+
+def _required(form: str, what: str, argument: str) -> str:
     if not argument:
-        raise InvalidInputError("The data 'folder:DIR' must name a folder. Got none behind the colon.")
-    return load_image_folder(argument, test_share=test_share, seed=seed)
+        raise InvalidInputError(f"The data {form!r} must name {what}. Got none behind the colon.")
+    return argument
 
 
-_REGISTRY: dict[str, DataLoaderFunction] = {"digits": _digits, "fashion-mnist": _fashion_mnist, "folder": _folder}
+_PUBLISHED: dict[str, Callable[[str], ImageData]] = {
+    "aircraft": load_aircraft,
+    "cars": load_stanford_cars,
+    "cars-cropped": partial(load_stanford_cars, cropped=True),
+    "cub": load_cub,
+    "cub-cropped": partial(load_cub, cropped=True),
+    "imagenet": load_imagenet,
+    "travelingbirds": load_traveling_birds,
+}
+_REGISTRY: dict[str, DataLoaderFunction] = {
+    "csv": _csv,
+    "digits": _digits,
+    "fashion-mnist": _fashion_mnist,
+    "folder": _folder,
+    **{name: _published(name, load) for name, load in _PUBLISHED.items()},
+}
 
 
 def _expected() -> str:
-    return f"the path of a folder of images or one of {', '.join(data_names())} (folder:DIR)"
+    return f"the path of a folder of images or one of {', '.join(data_names())} (folder:DIR, cub:DIR and so on)"

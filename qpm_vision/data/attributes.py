@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from qpm_opt import InvalidInputError
+from qpm_vision.data._annotations import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["read_class_relation"]
+__all__ = ["cosine_relation", "read_class_relation"]
 
 
 def read_class_relation(path: str | Path, class_names: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -45,14 +46,25 @@ def read_class_relation(path: str | Path, class_names: Sequence[str]) -> npt.NDA
         values = [by_class[_normal(name)][number].strip() for name in class_names]
         empty = [name for name, value in zip(class_names, values, strict=True) if not value]
         if empty:
-            raise _wrong(place, f"a value of {column!r} for every class", f"none for {_listed(empty)}")
+            raise _wrong(place, f"a value of {column!r} for every class", f"none for {listed(empty)}")
         blocks.append(_vectors(place, column, values))
-    vectors = np.concatenate(blocks, axis=1)
+    return cosine_relation(np.concatenate(blocks, axis=1))
+
+
+def cosine_relation(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Cosine between the rows of a matrix.
+
+    Args:
+        vectors: (n_classes, n_attributes) float64, finite.
+
+    Returns:
+        (n_classes, n_classes) float64 with a zero diagonal. A row of zeros has nothing in common with any other.
+    """
     # Divided by the largest entry first: squares of very large or small numbers would leave the range of floats.
-    vectors /= np.maximum(np.abs(vectors).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    relation: npt.NDArray[np.float64] = vectors @ vectors.T
+    scaled = vectors / np.maximum(np.abs(vectors).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+    unit = np.divide(scaled, lengths, out=np.zeros_like(scaled), where=lengths > 0)
+    relation: npt.NDArray[np.float64] = unit @ unit.T
     np.fill_diagonal(relation, 0.0)
     return relation
 
@@ -90,7 +102,7 @@ def _rows_by_class(path: Path, rows: list[list[str]], class_names: Sequence[str]
         ("there are several rows for the classes", repeated),
     ):
         if names:
-            raise _wrong(path, "one row for every class with images", f"{problem} {_listed(names)}")
+            raise _wrong(path, "one row for every class with images", f"{problem} {listed(names)}")
     return by_class
 
 
@@ -110,11 +122,6 @@ def _wrong(path: Path, expected: str, came: str) -> InvalidInputError:
         f"The table {str(path)!r} must have {expected}. Got: {came.rstrip('.')}. Correct it, or take it away to do "
         "without known relations of classes."
     )
-
-
-def _listed(names: Sequence[str], limit: int = 5) -> str:
-    listed = ", ".join(repr(name) for name in names[:limit])
-    return listed + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _normal(name: str) -> str:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from qpm_opt import InvalidInputError
-from qpm_vision.data.images import read_image
+from qpm_vision.data.images import UnreadableImageError, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["ArrayImages", "CachedImages", "FileImages", "ImageData", "ImageSet", "JoinedImages", "SkippedImage"]
+
+_LARGEST_EDGE: Final = 2**30
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,20 @@ class ArrayImages(ImageSet):
 
 
 class FileImages(ImageSet):
-    """Images that lie in files.
+    """Images that lie in files, whole or cropped when they are read.
 
     Args:
         paths: One file per image.
         labels: (N,) whole numbers.
         class_names: One name per class.
-        names: One name per image; the paths by default.
+        names: One name per image; the paths as they are given by default.
+        root: Folder that the paths start from; the working folder by default.
+        boxes: (N, 4) left, upper, right and lower edge of the part of each image that is shown, in pixels from the
+            upper left corner, widened to whole pixels; what lies outside of the image is left out. None shows all.
+        trim_bottom: Rows of pixels to cut off below, before boxes count.
+
+    Raises:
+        InvalidInputError: Lengths differ, a box is empty or not finite, or `trim_bottom` is negative.
     """
 
     def __init__(
@@ -145,25 +154,57 @@ class FileImages(ImageSet):
         class_names: Sequence[str],
         *,
         names: Sequence[str] | None = None,
+        root: Path | str | None = None,
+        boxes: npt.ArrayLike | None = None,
+        trim_bottom: int = 0,
     ) -> None:
         super().__init__(labels, class_names)
         _same_length("paths", len(paths), len(self))
         if names is not None:
             _same_length("names", len(names), len(self))
-        self.paths = tuple(Path(path) for path in paths)
+        if trim_bottom < 0:
+            raise InvalidInputError(f"The 'trim_bottom' parameter must be at least 0. Got {trim_bottom}.")
+        # Text: a million Path objects need several times the memory.
+        self._files = tuple(path.as_posix() if isinstance(path, Path) else path for path in paths)
         self._names = None if names is None else tuple(names)
+        self._root = None if root is None else Path(root)
+        self._boxes = None if boxes is None else _checked_boxes(boxes, len(self))
+        self._trim_bottom = trim_bottom
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files."""
+        return tuple(self._path(position) for position in range(len(self)))
 
     def image(self, position: int) -> Image.Image:
-        """An image, 8-bit RGB and upright.
+        """An image or the part of it that is shown, 8-bit RGB and upright.
 
         Raises:
-            UnreadableImageError: The file cannot be read.
+            UnreadableImageError: The file cannot be read, or nothing of the image would be left.
         """
-        return read_image(self.paths[position])
+        image = read_image(self._path(position))
+        if self._boxes is None and not self._trim_bottom:
+            return image
+        height = image.height - self._trim_bottom
+        left, upper, right, lower = (0, 0, image.width, height)
+        if self._boxes is not None:
+            box = self._boxes[position]
+            left, upper = (max(int(edge), 0) for edge in box[:2])
+            right, lower = min(int(box[2]), image.width), min(int(box[3]), height)
+        if left >= right or upper >= lower:
+            raise UnreadableImageError(
+                self._path(position),
+                f"it has {image.width}×{image.height} pixels, and none of them is inside of the part to show",
+            )
+        return image.crop((left, upper, right, lower))
 
     def name(self, position: int) -> str:
-        """The given name, or the path."""
-        return self.paths[position].as_posix() if self._names is None else self._names[position]
+        """The given name, or the path as it was given."""
+        return (self._files if self._names is None else self._names)[position]
+
+    def _path(self, position: int) -> Path:
+        file = self._files[position]
+        return Path(file) if self._root is None else self._root / file
 
 
 class CachedImages(ImageSet):
@@ -261,6 +302,7 @@ class ImageData:
         class_relation: (n_classes, n_classes) float64, how much classes have in common by what is known about them
             (zero diagonal), or None.
         divided: Whether the data came with a test set of their own; else `test` was set aside here.
+        cropping: "bounding box" or "whole", which part of each photograph is shown; None where nothing says so.
     """
 
     name: str
@@ -270,6 +312,7 @@ class ImageData:
     skipped: tuple[SkippedImage, ...] = ()
     class_relation: npt.NDArray[np.float64] | None = None
     divided: bool = False
+    cropping: str | None = None
 
     def __post_init__(self) -> None:
         for part, images in (("train", self.train), ("test", self.test)):
@@ -318,6 +361,25 @@ def _checked_labels(labels: npt.ArrayLike, n_classes: int) -> npt.NDArray[np.int
     result = values.astype(np.int64)
     result.setflags(write=False)
     return result
+
+
+def _checked_boxes(boxes: npt.ArrayLike, n_images: int) -> npt.NDArray[np.int32]:
+    """(N, 4) int32, the smallest whole pixels around each box."""
+    values = np.asarray(boxes, dtype=np.float64)
+    if values.shape != (n_images, 4):
+        raise InvalidInputError(
+            f"The 'boxes' parameter must be of shape ({n_images}, 4), one box per label. Got {values.shape}."
+        )
+    # Compared this way round, nan is refused as well.
+    good = np.isfinite(values).all(axis=1) & (values[:, 0] < values[:, 2]) & (values[:, 1] < values[:, 3])
+    good &= (np.abs(values) < _LARGEST_EDGE).all(axis=1)
+    if not good.all():
+        first = int(np.flatnonzero(~good)[0])
+        raise InvalidInputError(
+            "The 'boxes' parameter must hold left < right and upper < lower edges in pixels. "
+            f"Got {values[first].tolist()} for image {first}."
+        )
+    return np.concatenate([np.floor(values[:, :2]), np.ceil(values[:, 2:])], axis=1).astype(np.int32)
 
 
 def _same_length(name: str, got: int, expected: int) -> None:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from qpm_opt import InvalidInputError
-from qpm_vision.data._scan import Scan, scan_images
-from qpm_vision.data._split import check_split, stratified_split
+from qpm_vision.data._listing import Listing, read_and_divide
+from qpm_vision.data._published import require_same_classes
+from qpm_vision.data._split import check_split
 from qpm_vision.data.attributes import read_class_relation
-from qpm_vision.data.base import CachedImages, FileImages, ImageData, ImageSet, SkippedImage
 from qpm_vision.data.images import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-__all__ = ["ATTRIBUTES_FILE", "load_image_folder"]
+    from qpm_vision.data.base import ImageData
+
+__all__ = ["ATTRIBUTES_FILE", "load_image_folder", "passed_over"]
 
 ATTRIBUTES_FILE: Final = "attributes.csv"
 
@@ -68,57 +68,28 @@ def load_image_folder(
         raise InvalidInputError(
             f"The data folder {str(root)!r} must be readable. Got: {error}. Change its permissions."
         ) from error
-    scan = scan_images(listing.paths, keep_bytes=cache_bytes)
-    skipped = tuple(SkippedImage(listing.paths[position], reason) for position, reason in sorted(scan.reasons.items()))
-    if skipped:
-        _log.warning(
-            "%d of %d images cannot be read and are left out; the first: %s (%s)",
-            len(skipped),
-            len(listing.paths),
-            skipped[0].path,
-            skipped[0].reason,
-        )
-    train, test = _divide(root, listing, scan, test_share, seed)
     relation_file = root / ATTRIBUTES_FILE
-    return ImageData(
-        name=root.resolve().name or str(root),
-        train=_image_set(root, listing, train, scan),
-        test=_image_set(root, listing, test, scan),
-        class_names=listing.class_names,
-        skipped=skipped,
-        class_relation=read_class_relation(relation_file, listing.class_names) if relation_file.exists() else None,
-        divided=listing.divided,
+    relation = read_class_relation(relation_file, listing.class_names) if relation_file.exists() else None
+    return read_and_divide(
+        listing,
+        root.resolve().name or str(root),
+        test_share=test_share,
+        seed=seed,
+        cache_bytes=cache_bytes,
+        class_relation=relation,
     )
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """All files that look like images.
-
-    Attributes:
-        paths: The files, sorted by part, class and name.
-        labels: (N,) their classes.
-        parts: (N,) 0 for training, 1 for test; all 0 where the folder is not divided.
-        divided: Whether training and test images lie apart.
-    """
-
-    paths: tuple[Path, ...]
-    labels: npt.NDArray[np.int64]
-    parts: npt.NDArray[np.int64]
-    class_names: tuple[str, ...]
-    divided: bool
 
 
 # -- finding files -------------------------------------------------------------------------------------------------
 
 
-def _list_files(root: Path) -> _Listing:
+def _list_files(root: Path) -> Listing:
     halves = _halves(root)
     trees = [_class_folders(half) for half in halves]
     if not any(trees):
         raise InvalidInputError(f"The data folder {str(root)!r} must hold one folder per class. {_instead(root)}")
     if len(trees) == 2:
-        _refuse_different_classes(halves, trees)
+        require_same_classes(halves, trees)
     class_names = tuple(trees[0])
     paths: list[Path] = []
     labels: list[int] = []
@@ -135,7 +106,16 @@ def _list_files(root: Path) -> _Listing:
         raise InvalidInputError(
             f"The data folder {str(root)!r} must hold at least 2 classes. Got one, {class_names[0]!r}. {_REMEDY}"
         )
-    return _Listing(tuple(paths), np.array(labels), np.array(parts), class_names, divided=len(trees) == 2)
+    return Listing(
+        source=root,
+        paths=tuple(paths),
+        names=tuple(_normal(path.relative_to(root).as_posix()) for path in paths),
+        labels=np.array(labels),
+        parts=np.array(parts),
+        class_names=class_names,
+        divided=len(trees) == 2,
+        complete=tuple(repr(str(half)) for half in halves),
+    )
 
 
 def _halves(root: Path) -> list[Path]:
@@ -177,7 +157,7 @@ def _class_folders(place: Path) -> dict[str, Path]:
 
 
 def _folders_in(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if not _passed_over(path.name) and path.is_dir())
+    return sorted(path for path in place.iterdir() if not passed_over(path.name) and path.is_dir())
 
 
 def _image_files(place: Path) -> list[Path]:
@@ -190,7 +170,7 @@ def _walk(place: Path, seen: set[Path]) -> Iterator[Path]:
     real = place.resolve()
     seen.add(real)
     for path in sorted(place.iterdir()):
-        if _passed_over(path.name):
+        if passed_over(path.name):
             continue
         if path.is_dir():
             target = path.resolve()
@@ -201,7 +181,8 @@ def _walk(place: Path, seen: set[Path]) -> Iterator[Path]:
             yield path
 
 
-def _passed_over(name: str) -> bool:
+def passed_over(name: str) -> bool:
+    """Whether a file or folder of this name is hidden or was left by other tools, and is no part of the data."""
     return name.startswith(".") or name.lower() in _FOREIGN
 
 
@@ -221,68 +202,3 @@ def _instead(root: Path) -> str:
         return f"Got {loose} images that lie in no class folder. {_REMEDY}"
     others = ", ".join(f"{count} × {ending}" for ending, count in endings.most_common(3))
     return f"Got {f'other files only ({others})' if others else 'no files'}. {_REMEDY}"
-
-
-def _refuse_different_classes(halves: Sequence[Path], trees: Sequence[dict[str, Path]]) -> None:
-    for here, there in ((0, 1), (1, 0)):
-        missing = [name for name in trees[there] if name not in trees[here]]
-        if missing:
-            raise InvalidInputError(
-                f"The folders {str(halves[0])!r} and {str(halves[1])!r} must hold the same classes. "
-                f"Got no {_listed(missing)} in {halves[here].name}. Add or remove these folders."
-            )
-
-
-def _divide(
-    root: Path, listing: _Listing, scan: Scan, test_share: float, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Positions of the readable training and test images."""
-    readable = np.array([position not in scan.reasons for position in range(len(listing.paths))], dtype=bool)
-    for part, where in enumerate(("train", "test") if listing.divided else ("",)):
-        counts = np.bincount(listing.labels[readable & (listing.parts == part)], minlength=len(listing.class_names))
-        empty = [name for name, count in zip(listing.class_names, counts, strict=True) if not count]
-        if empty:
-            unreadable = next((scan.reasons[i] for i in sorted(scan.reasons) if _is(listing, i, part, empty)), None)
-            raise InvalidInputError(
-                f"Every class folder in {str(root / where)!r} must hold at least one readable image. "
-                f"Got none in {_listed(empty)}"
-                + (f" (a file there cannot be read: {unreadable})" if unreadable else "")
-                + ". Add images or remove these folders."
-            )
-    if listing.divided:
-        return np.flatnonzero(readable & (listing.parts == 0)), np.flatnonzero(readable & (listing.parts == 1))
-    positions = np.flatnonzero(readable)
-    train, test = stratified_split(listing.labels[positions], test_share=test_share, seed=seed)
-    if not len(test):
-        raise InvalidInputError(
-            f"The data folder {str(root)!r} must hold a class with at least 2 images, one of them for testing. "
-            "Got one image per class. Add images."
-        )
-    untested = sorted(set(listing.labels) - set(listing.labels[positions[test]]))
-    if untested:
-        _log.warning(
-            "classes with a single readable image cannot be tested, it is trained on: %s",
-            _listed([listing.class_names[label] for label in untested]),
-        )
-    return positions[train], positions[test]
-
-
-def _is(listing: _Listing, position: int, part: int, names: Sequence[str]) -> bool:
-    return listing.parts[position] == part and listing.class_names[listing.labels[position]] in names
-
-
-def _listed(names: Sequence[str], limit: int = 5) -> str:
-    listed = ", ".join(repr(name) for name in names[:limit])
-    return listed + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-# -- building ------------------------------------------------------------------------------------------------------
-
-
-def _image_set(root: Path, listing: _Listing, positions: npt.NDArray[np.int64], scan: Scan) -> ImageSet:
-    paths = [listing.paths[position] for position in positions]
-    names = [_normal(path.relative_to(root).as_posix()) for path in paths]
-    files = FileImages(paths, listing.labels[positions], listing.class_names, names=names)
-    if scan.pixels is None:
-        return files
-    return CachedImages(files, [scan.pixels[int(position)] for position in positions])

@@ -20,7 +20,7 @@ from qpm_opt import QPMError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "UnreadableImageError", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "UnreadableImageError", "read_image", "upright_rgb"]
 
 IMAGE_SUFFIXES: Final = frozenset(
     {
@@ -99,6 +99,12 @@ def read_image(path: str | os.PathLike[str], *, at_least: int | None = None) -> 
     # A decoder that meets damaged bytes may raise anything: OSError, SyntaxError, struct.error, KeyError, …
     except Exception as error:
         raise UnreadableImageError(path, _reason(error)) from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A picture that was opened elsewhere as `read_image` would have read it; the one given stays as it is."""
+    with _quiet():
+        return _as_rgb(_upright(image), image.format)
 
 
 def _refuse_non_files(path: str | os.PathLike[str]) -> None:

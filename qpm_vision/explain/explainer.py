@@ -68,9 +68,7 @@ class Explainer:
         self.weights = np.asarray(model.weight.detach().cpu() > 0).astype(np.uint8)
         self.n_images = int(gallery.n_images.sum())
         self._device = torch.device(device)
-        self._transform = preprocessing.transform()
-        self._mean = np.asarray(preprocessing.mean, dtype=np.float32)
-        self._std = np.asarray(preprocessing.std, dtype=np.float32)
+        self._preprocessing = preprocessing
         self._views: dict[int, View] = {}
         expected = (len(self.class_names), len(self.selected))
         if self.weights.shape != expected or gallery.best_of_pair.shape[:2] != expected:
@@ -120,13 +118,12 @@ class Explainer:
     def view(self, position: int) -> View:
         """A training image and where the features are in it; kept for the next call."""
         if position not in self._views:
-            pixels = self._transform(self.images.image(position))
+            pixels = self._preprocessing.transform()(self.images.image(position))
             with torch.no_grad():
                 maps = self.model(pixels[None].to(self._device)).maps[0].float().cpu().numpy()
-            image = pixels.numpy().transpose(1, 2, 0) * self._std + self._mean
             scales = self.gallery.scale
             presence = np.stack([strength(maps[column], float(scales[column])) for column in range(len(maps))])
-            self._views[position] = View(np.clip(image, 0.0, 1.0).astype(np.float32), presence)
+            self._views[position] = View(self._preprocessing.picture(pixels), presence)
         return self._views[position]
 
     def heat(self, position: int, column: int, colour: str) -> FloatArray:

@@ -46,11 +46,7 @@ def load_explainer(
         InvalidInputError: The data have changed since.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
-    if "explanation" not in folder.stages():
-        raise RunFolderError(
-            f"The run in {str(folder.path)!r} is not finished: it has the stages "
-            f"{', '.join(folder.stages()) or 'none'}. Continue it with the command that began it."
-        )
+    folder.require("explanation", "is not finished")
     config = RunConfig.from_dict(folder.config())
     images = load_data(config.data, test_share=config.test_share, seed=config.seed) if data is None else data
     changed = identity_differences(folder.read_json("data.json"), data_identity(images))

@@ -16,12 +16,15 @@ from qpm_opt import InvalidInputError
 from qpm_vision.explain.colours import feature_colours
 from qpm_vision.explain.explainer import Explainer
 from qpm_vision.explain.fonts import drawable, font_families
+from qpm_vision.explain.heatmaps import overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_class", "draw_comparison", "draw_overview"]
+    from qpm_vision.predict import Explanation
+
+__all__ = ["draw_class", "draw_comparison", "draw_decision", "draw_overview"]
 
 AxesGrid = npt.NDArray[Any]
 
@@ -191,6 +194,52 @@ def draw_overview(
     return figure, grid
 
 
+def draw_decision(explanation: Explanation, fig: Figure | None = None) -> tuple[Figure, AxesGrid]:
+    """Draw why an image got its class and not the next one, a row each: their features on it, and what each adds.
+
+    Args:
+        explanation: Of the image.
+        fig: Where to draw; a new figure by default.
+
+    Returns:
+        The figure and its axes, (2, 2 + features).
+    """
+    shown = (*explanation.features, *explanation.instead)
+    maps = {item.column: heat for item, heat in zip(shown, explanation.heat_maps, strict=True)}
+    colours = dict(zip(maps, feature_colours([[1] * len(maps)]), strict=True))
+    rows = (
+        (explanation.class_index, explanation.features),
+        (explanation.runner_up_index, explanation.features_of_runner_up()),
+    )
+    widest = max(len(items) for _, items in rows)
+    figure, grid = _grid(fig, len(rows), [_CELL], [_CELL] * widest, label=1.6, gap_below=0.36)
+    first, second = (drawable(explanation.class_names[index]) for index, _ in rows)
+    _title(
+        figure,
+        f"Why {first} and not {second}?",
+        "Each row is a class, and every feature that describes it: where on the image it is, and what it adds to the "
+        "logit of the class, in standard deviations above its mean. A feature has the same colour in both rows.",
+    )
+    for row, (index, items) in enumerate(rows):
+        name = "\n".join(textwrap.wrap(drawable(explanation.class_names[index]), 18, max_lines=4))
+        figures = f"score {explanation.scores[index]:.1%}\nlogit {explanation.logits[index]:.2f}"
+        _text(grid[row, 0], f"{name}\n{figures}", _INK, size=9)
+        for place in range(1 + widest):
+            ax = grid[row, 1 + place]
+            if place > len(items):
+                ax.set_axis_off()
+            elif place == 0:
+                _image(ax, explanation.image)
+            else:
+                item = items[place - 1]
+                colour = colours[item.column]
+                _image(ax, overlay(explanation.image, maps[item.column], colour), colour)
+                both = "both classes" if item.shared else "this class only"
+                _caption(ax, f"feature {item.feature}: {item.contribution:+.2f}\n{both}")
+    _note(figure, explanation)
+    return figure, grid
+
+
 # -- what to show --------------------------------------------------------------------------------------------------
 
 
@@ -298,10 +347,10 @@ def _title(figure: Figure, text: str, below: str) -> None:
     figure.text(left, 1 - (0.36 + 0.22 * (len(lines) - 1)) / height, wrapped, va="top", fontsize=8.5, color=_PALE)
 
 
-def _note(figure: Figure, explainer: Explainer) -> None:
+def _note(figure: Figure, model: Explainer | Explanation) -> None:
     text = (
         "Colour shows where a feature is active and how strongly. Full colour: the highest activations that it has in "
-        f"the {explainer.n_images:,} training images (99 % quantile of its maxima). No colour: not active."
+        f"the {model.n_images:,} training images (99 % quantile of its maxima). No colour: not active."
     )
     width, height = _inches(figure)
     wrapped = "\n".join(textwrap.wrap(text, max(40, int(width * 16))))

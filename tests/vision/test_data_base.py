@@ -103,6 +103,58 @@ def test_everything_can_be_pickled(tmp_path: Path) -> None:
         assert contents(pickle.loads(pickle.dumps(part))) == contents(part)
 
 
+BOXES = np.array([[0, 0, 4, 5], [1, 2, 3, 4], [-3, 1.2, 2.5, 90], [3, 4, 4, 5], [0.9, 0, 1.1, 5], [2, 0, 4, 1]])
+SHOWN = [(0, 4, 0, 5), (1, 3, 2, 4), (0, 3, 1, 5), (3, 4, 4, 5), (0, 2, 0, 5), (2, 4, 0, 1)]
+
+
+def test_boxes_show_a_part_of_each_image_widened_to_whole_pixels(tmp_path: Path) -> None:
+    whole = files(tmp_path)
+    cropped = FileImages(whole.paths, LABELS, NAMES, boxes=BOXES)
+    assert [cropped.name(i) for i in range(6)] == [whole.name(i) for i in range(6)]
+    for images in (cropped, pickle.loads(pickle.dumps(cropped)), cropped.subset([0, 1, 2, 3, 4, 5])):
+        for position, (left, right, upper, lower) in enumerate(SHOWN):
+            np.testing.assert_array_equal(np.asarray(images.image(position)), PIXELS[position, upper:lower, left:right])
+
+
+def test_rows_are_cut_off_below_before_boxes_count(tmp_path: Path) -> None:
+    paths = files(tmp_path).paths
+    np.testing.assert_array_equal(np.asarray(FileImages(paths, LABELS, NAMES, trim_bottom=2).image(4)), PIXELS[4, :3])
+    both = FileImages(paths, LABELS, NAMES, trim_bottom=2, boxes=BOXES)
+    np.testing.assert_array_equal(np.asarray(both.image(2)), PIXELS[2, 1:3, :3])
+    for images, position in ((both, 3), (FileImages(paths, LABELS, NAMES, trim_bottom=5), 0)):
+        with pytest.raises(UnreadableImageError, match=r"4×5 pixels, and none"):
+            images.image(position)
+
+
+def test_paths_from_a_root_are_names(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    whole = files(tmp_path / "deep")
+    images = FileImages([f"deep/{i}.png" for i in range(6)], LABELS, NAMES, root=tmp_path)
+    assert images.name(2) == "deep/2.png"
+    assert images.paths == whole.paths
+    np.testing.assert_array_equal(np.asarray(images.image(2)), PIXELS[2])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([2, 0, 2, 5], r"\[2.0, 0.0, 2.0, 5.0\] for image 1"),
+        ([0, 5, 2, 1], "upper < lower"),
+        ([0, 0, np.nan, 5], "for image 1"),
+        ([0, 0, 1e12, 5], "for image 1"),
+    ],
+)
+def test_wrong_boxes_are_refused(tmp_path: Path, row, message: str) -> None:
+    boxes = BOXES.copy()
+    boxes[1] = row
+    with pytest.raises(InvalidInputError, match=message):
+        FileImages([tmp_path] * 6, LABELS, NAMES, boxes=boxes)
+    with pytest.raises(InvalidInputError, match=r"'boxes'.*\(6, 4\)"):
+        FileImages([tmp_path] * 6, LABELS, NAMES, boxes=boxes[:5])
+    with pytest.raises(InvalidInputError, match="'trim_bottom'"):
+        FileImages([tmp_path] * 6, LABELS, NAMES, trim_bottom=-1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -31,6 +31,7 @@ from qpm_vision.model import QPMClassifier
 from qpm_vision.pipeline import evaluate_run, run
 from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
 from qpm_vision.training import TrainingSettings
+from tests.vision.data_trees import write_cub
 from tests.vision.tiny import CLASSES, TINY, registered, tiny_data
 
 FILES = {
@@ -459,6 +460,28 @@ def test_images_may_move_but_not_change(tmp_path: Path) -> None:
     next(there.rglob("*.png")).unlink()
     with pytest.raises(InvalidInputError, match="have changed"):
         evaluate_run(folder)
+
+
+def test_images_that_are_cropped_in_another_way_are_refused(tmp_path: Path) -> None:
+    cropped, whole = (replace(tiny_data(), cropping=cropping) for cropping in ("bounding box", "whole"))
+    folder = run(tiny_config(), tmp_path / "run", data=cropped)
+    for data in (cropped, tiny_data()):  # of the second nobody knows
+        assert set(evaluate_run(folder, data)) == {"dense", "qpm"}
+    with pytest.raises(InvalidInputError, match=r"'bounding box'\. Got 'whole'"):
+        evaluate_run(folder, whole)
+    with pytest.raises(InvalidInputError, match="cropping 'bounding box' → 'whole'"):
+        load_explainer(folder, data=whole)
+
+
+def test_a_published_data_set_by_name(tmp_path: Path) -> None:
+    root = write_cub(tmp_path, n_classes=4, per_class=8).root
+    folder = run(tiny_config(data=f"cub-cropped:{root}"), tmp_path / "run")
+    identity = folder.read_json("data.json")
+    assert (identity["n_train"], identity["n_test"], identity["cropping"]) == (16, 16, "bounding box")
+    assert identity["class_names"][0] == "Black footed Albatross"
+    assert folder.read_json("metrics.json")["qpm"]["structural_grounding"] is not None
+    with pytest.raises(InvalidInputError, match=r"'bounding box'\. Got 'whole'"):
+        evaluate_run(folder, f"cub:{root}")
 
 
 def test_all_images_of_an_undivided_folder_are_scored(tmp_path: Path) -> None:
