@@ -60,6 +60,8 @@ def build_transformers(described: Mapping[str, Any], folder: Path | None = None)
     try:
         config = AutoConfig.for_model(values.pop("model_type"), **values)
         network = _without_pooling(config, folder)
+    except BackboneWeightsError:
+        raise
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InvalidInputError(
             "The configuration of the backbone must be that of a vision model which transformers knows. Got "

@@ -14,8 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError
+from qpm_vision import _torchvision  # noqa: F401  (makes torchvision importable for the tests below)
 from qpm_vision.backbones import RANDOM, Backbone, BackboneWeightsError, build_backbone
 from qpm_vision.backbones.tokens import fold_tokens
+from qpm_vision.backbones.torchvision_models import build_resnet
 from qpm_vision.backbones.weights import load_weights
 from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
 from qpm_vision.model import QPMClassifier
@@ -115,8 +117,6 @@ def _transformers_folder(kind: str, folder: Path) -> Path:
     pytest.importorskip("transformers")
     from transformers import AutoConfig, AutoModel
 
-    from qpm_vision import _torchvision  # noqa: F401
-
     values = dict(_TRANSFORMERS[kind][0])
     torch.manual_seed(0)
     AutoModel.from_config(AutoConfig.for_model(values.pop("model_type"), **values)).save_pretrained(folder)
@@ -197,16 +197,6 @@ def test_a_family_works_from_maps_to_a_saved_model(name: str, build: Any, tmp_pa
         torch.testing.assert_close(loaded(images).logits, model.eval()(images).logits, rtol=0, atol=0)
 
 
-def test_stride_8_gives_the_maps_of_the_paper() -> None:
-    with torch.no_grad():
-        assert build_backbone("resnet50-stride8", weights=RANDOM).eval()(torch.zeros(1, 3, 224, 224)).shape == (
-            1,
-            2048,
-            28,
-            28,
-        )
-
-
 def test_finer_maps_take_the_same_weights(tmp_path: Path) -> None:
     coarse = build_backbone("resnet18", weights=RANDOM)
     _saved(coarse.module.state_dict(), tmp_path / "coarse.safetensors")
@@ -225,24 +215,19 @@ def _small() -> nn.Sequential:
 # -- weights -------------------------------------------------------------------------------------------------------
 
 
-def test_torchvision_names_fit() -> None:
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+def test_torchvision_names_fit(name: str) -> None:
     from torchvision import models
 
-    from qpm_vision import _torchvision  # noqa: F401
-
-    for name, whole in (
-        ("resnet50", models.resnet50(weights=None)),
-        ("inception-v3", models.inception_v3(weights=None, init_weights=False)),
-    ):
-        own = build_backbone(name, weights=RANDOM).module.state_dict()
-        theirs = whole.state_dict()
-        assert all(theirs[key].shape == tensor.shape for key, tensor in own.items())
+    with torch.device("meta"):
+        theirs = getattr(models, name)(weights=None).state_dict()
+        own = build_resnet(name).module.state_dict()
+    assert set(theirs) == {*own, "fc.weight", "fc.bias"}
+    assert all(theirs[key].shape == tensor.shape for key, tensor in own.items())
 
 
 def test_inception_gives_what_torchvision_computes_from_its_own_normalisation(tmp_path: Path) -> None:
     from torchvision import models
-
-    from qpm_vision import _torchvision  # noqa: F401
 
     torch.manual_seed(0)
     whole = models.inception_v3(weights=None, init_weights=False, transform_input=True).eval()
