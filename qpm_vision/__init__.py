@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qpm_vision.evaluation import Scores, evaluate
     from qpm_vision.explain import Explainer, load_explainer, plot_class, plot_comparison, plot_overview
     from qpm_vision.losses import feature_diversity_loss
-    from qpm_vision.model import DenseClassifier, ModelOutput, QPMClassifier
+    from qpm_vision.model import DenseClassifier, ModelOutput, QPMClassifier, SparseClassifier
     from qpm_vision.pipeline import evaluate_run, run
     from qpm_vision.preprocessing import Preprocessing
     from qpm_vision.run_folder import RunFolder, RunFolderError
@@ -44,6 +44,7 @@ __all__ = [
     "RunFolder",
     "RunFolderError",
     "Scores",
+    "SparseClassifier",
     "TrainingSettings",
     "accuracy",
     "backbone_names",
@@ -75,7 +76,7 @@ _HOMES = {
     "evaluation": ("Scores", "evaluate"),
     "explain": ("Explainer", "load_explainer", "plot_class", "plot_comparison", "plot_overview"),
     "losses": ("feature_diversity_loss",),
-    "model": ("DenseClassifier", "ModelOutput", "QPMClassifier"),
+    "model": ("DenseClassifier", "ModelOutput", "QPMClassifier", "SparseClassifier"),
     "pipeline": ("evaluate_run", "run"),
     "preprocessing": ("Preprocessing",),
     "run_folder": ("RunFolder", "RunFolderError"),

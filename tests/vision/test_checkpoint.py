@@ -254,7 +254,7 @@ def test_every_tensor_that_does_not_fit_is_listed(file: Path) -> None:
     [
         ({"format": 2}, r"must have format 1. Got 2; read it with the release"),
         ({"format": "left out"}, r"must have format 1. Got None"),
-        ({"kind": "sparse"}, r"unknown kind of model \('sparse'\)"),
+        ({"kind": "tree"}, r"unknown kind of model \('tree'\)"),
         ({"preprocessing": "left out"}, r"header is incomplete \('preprocessing'\)"),
         ({"preprocessing": {"size": 3}}, r"header is incomplete"),
         ({"n_select": None}, r"header does not fit"),
