@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qpm_vision.backbones import Backbone, backbone_names, build_backbone, register_backbone
     from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
+    from qpm_vision.compare import compare_run
     from qpm_vision.config import RunConfig
     from qpm_vision.data import ImageData, load_data, make_loader
     from qpm_vision.evaluation import Scores, evaluate
@@ -50,6 +51,7 @@ __all__ = [
     "backbone_names",
     "build_backbone",
     "class_similarity",
+    "compare_run",
     "evaluate",
     "evaluate_run",
     "feature_diversity_loss",
@@ -71,6 +73,7 @@ __all__ = [
 _HOMES = {
     "backbones": ("Backbone", "backbone_names", "build_backbone", "register_backbone"),
     "checkpoint": ("load_checkpoint", "save_checkpoint"),
+    "compare": ("compare_run",),
     "config": ("RunConfig",),
     "data": ("ImageData", "load_data", "make_loader"),
     "evaluation": ("Scores", "evaluate"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,10 @@ from qpm_vision.run_folder import RunFolder, RunFolderError
 from qpm_vision.statistics import feature_redundancy
 from qpm_vision.training import Classifier, TrainingSettings, train
 
-__all__ = ["Work", "live_features", "make_problem", "split_of"]
+__all__ = ["MOST_IN_MEMORY", "Work", "live_features", "make_problem", "split_of"]
+
+MOST_IN_MEMORY = 1 << 30
+"""Bytes of pooled features that are kept in memory; more are mapped from a file."""
 
 _log = logging.getLogger(__name__)
 
@@ -235,6 +239,30 @@ class Work:
             on_images=self.counter(f"evaluating {task}", len(data.train) + len(data.test)),
         )
 
-    def with_config(self, **changes: Any) -> Work:
-        """The same with other settings."""
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, **changes))
+    def pooled(
+        self, task: str, model: Classifier, preprocessing: Preprocessing, n_features: int, scratch: Path
+    ) -> npt.NDArray[np.float32]:
+        """Pooled features of the training images as the model gives them, (n_images, n_features).
+
+        Args:
+            task: What to call it.
+            model: In evaluation mode afterwards.
+            preprocessing: Of the images.
+            n_features: How many features the model gives.
+            scratch: A .npy file to map into memory where the features take more than `MOST_IN_MEMORY`.
+        """
+        shape = (len(self.data.train), n_features)
+        values: npt.NDArray[np.float32]
+        if 4 * math.prod(shape) > MOST_IN_MEMORY:
+            values = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float32, shape=shape)
+        else:
+            values = np.empty(shape, dtype=np.float32)
+        tell = self.counter(f"features of {task}", shape[0])
+        done = 0
+        model.eval()
+        with torch.no_grad():
+            for images, _ in self.batches(self.data.train, preprocessing):
+                values[done : done + len(images)] = model(images.to(self.device)).features.float().cpu().numpy()
+                done += len(images)
+                tell(done)
+        return values

@@ -35,8 +35,8 @@ ALPHA = 0.99
 _POINTS = 100
 _LAST = 1e-4  # λ at the end of the path over that at its start, where all weights are 0
 _ENTRIES = 1 << 24  # of features in one slice of a pass
-_STEPS = 400
-_TOLERANCE = 1e-4
+_STEPS = 1000
+_TOLERANCE = 1e-5
 _BISECTIONS = 6
 
 
@@ -148,7 +148,7 @@ def elastic_net(
         tolerance: Stop when a step changes no weight by more than this share of the largest one.
     """
     problem = _Problem(features, grouped=grouped, alpha=alpha)
-    return problem.layer(problem.minimised(problem.empty(), penalty, tolerance, 100 * _STEPS), penalty)
+    return problem.layer(problem.minimised(problem.empty(), penalty, tolerance, 50 * _STEPS), penalty)
 
 
 def _on_path(features: PooledFeatures, *, grouped: bool, count: Callable[[Tensor], int], wanted: int) -> SparseLayer:
