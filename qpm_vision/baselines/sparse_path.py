@@ -17,7 +17,7 @@ both apply.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ __all__ = ["PooledFeatures", "SparseLayer", "elastic_net", "features_on_path", "
 ALPHA = 0.99
 """Share of the sparse penalty, as in Wong et al. (2021)."""
 
-_POINTS = 100
+_POINTS = 50
 _LAST = 1e-4  # λ at the end of the path over that at its start, where all weights are 0
 _ENTRIES = 1 << 24  # of features in one slice of a pass
 _STEPS = 1000
@@ -184,13 +184,18 @@ class _Problem:
         self._features = features
         self._grouped = grouped
         self._alpha = alpha
+        # What fits in one slice is standardised once instead of in every step.
+        self._kept = list(features.slices()) if features.values.size <= _ENTRIES else None
         gram = torch.zeros(2 * (features.values.shape[1] + 1,), dtype=torch.float32, device=features.device)
-        for rows, _ in features.slices():
+        for rows, _ in self._slices():
             padded = torch.nn.functional.pad(rows, (0, 1), value=1.0)
             gram += padded.T @ padded / len(features.labels)
         # The second derivative of the cross-entropy is at most half the Gram matrix (Böhning, 1992); the margin is for
         # float32.
         self._step = 1 / (0.5 * 1.01 * float(torch.linalg.eigvalsh(gram)[-1]))
+
+    def _slices(self) -> Iterable[tuple[Tensor, Tensor]]:
+        return self._features.slices() if self._kept is None else self._kept
 
     def empty(self) -> Tensor:
         """No weights, and the bias that says how frequent the classes are."""
@@ -202,7 +207,7 @@ class _Problem:
     def gradient(self, W: Tensor) -> Tensor:
         """Of the mean cross-entropy."""
         total = torch.zeros_like(W)
-        for rows, labels in self._features.slices():
+        for rows, labels in self._slices():
             residual = (rows @ W[:, :-1].T + W[:, -1]).softmax(dim=1)
             residual[torch.arange(len(labels), device=residual.device), labels] -= 1
             total[:, :-1] += residual.T @ rows

@@ -22,7 +22,7 @@ from qpm_vision.checkpoint import (
     require_preprocessing,
     save_checkpoint,
 )
-from qpm_vision.model import DenseClassifier, QPMClassifier
+from qpm_vision.model import DenseClassifier, QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ def qpm() -> QPMClassifier:
     ).eval()
 
 
+def sparse() -> SparseClassifier:
+    weights = [[0.5, 0, 0], [0, -2, 0], [0, 1e-3, 4]]
+    return SparseClassifier(build_backbone("small"), [5, 0, 2], weights, [0.1, 0, -3], [0.1] * 3, [0.5] * 3, 0.2).eval()
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return save_checkpoint(tmp_path / "model.safetensors", qpm(), SMALL, {"class_names": NAMES})
@@ -62,7 +67,7 @@ def file(tmp_path: Path) -> Path:
 # -- round trips ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [dense, qpm])
+@pytest.mark.parametrize("make", [dense, qpm, sparse])
 def test_round_trip(tmp_path: Path, make: Any) -> None:
     model = make()
     extra = {"class_names": NAMES, "config": {"seed": 3, "size": None, "rates": [0.1, 1e-7]}}

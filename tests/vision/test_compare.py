@@ -48,18 +48,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def rows(finished: RunFolder) -> list[dict[str, Any]]:
-    return compare_run(finished, methods=METHODS, seeds=2, n_select=[4, 5], device="cpu", data=data())
+    return compare_run(finished, methods=METHODS, seeds=2, device="cpu", data=data())
 
 
-def _of(rows: list[dict[str, Any]], method: str, n_select: int = 4) -> list[dict[str, Any]]:
-    return [row for row in rows if row["method"] == method and row["n_select"] in (None, n_select)]
+def _of(rows: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["method"] == method]
 
 
 # -- what a comparison leaves --------------------------------------------------------------------------------------
 
 
 def test_a_row_for_each_method_seed_and_budget(rows: list[dict[str, Any]], finished: RunFolder) -> None:
-    assert len(rows) == 1 + (len(METHODS) - 1) * 2 * 2
+    assert len(rows) == 1 + (len(METHODS) - 1) * 2
     assert all(tuple(row) == COLUMNS for row in rows)
     with (finished.path / "compare" / "compare.csv").open(encoding="utf-8") as stream:
         written = list(csv.DictReader(stream))
@@ -98,15 +98,33 @@ def test_qpm_is_that_of_the_run(rows: list[dict[str, Any]], finished: RunFolder)
 
 
 def test_no_choice_has_a_better_objective_than_qpm(rows: list[dict[str, Any]]) -> None:
-    for n_select in (4, 5):
-        best = _of(rows, "qpm", n_select)[0]["objective"]
-        for method in ("greedy", "random", *compare.ABLATIONS):
-            for row in _of(rows, method, n_select):
-                assert row["objective"] <= best + 1e-6 * abs(best)
-                assert row["pairs_alike"] == 0
-        total = _of(rows, "greedy", n_select)[0]
-        parts = total["objective_similarity"] + total["objective_redundancy"] + total["objective_bias"]
-        assert total["objective"] == pytest.approx(parts)
+    best = _of(rows, "qpm")[0]["objective"]
+    for method in ("greedy", "random", *compare.ABLATIONS):
+        for row in _of(rows, method):
+            assert row["objective"] <= best + 1e-6 * abs(best)
+            assert row["pairs_alike"] == 0
+    total = _of(rows, "greedy")[0]
+    parts = total["objective_similarity"] + total["objective_redundancy"] + total["objective_bias"]
+    assert total["objective"] == pytest.approx(parts)
+
+
+def test_budgets_have_problems_of_their_own(finished: RunFolder, tmp_path: Path) -> None:
+    swept = compare_run(
+        finished,
+        methods=["qpm", "random"],
+        seeds=1,
+        n_select=[4, 5],
+        n_per_class=[3, 2],
+        out=tmp_path / "out",
+        device="cpu",
+        data=data(),
+    )
+    budgets = [(4, 3), (4, 2), (5, 3), (5, 2)]
+    assert [(row["n_select"], row["n_per_class"]) for row in swept] == [pair for pair in budgets for _ in range(2)]
+    for best, drawn in zip(swept[::2], swept[1::2], strict=True):
+        assert (best["method"], drawn["method"]) == ("qpm", "random")
+        assert best["features_per_class"] == drawn["features_per_class"] == best["n_per_class"]
+        assert drawn["objective"] <= best["objective"] + 1e-6
 
 
 def test_only_random_choices_differ_between_seeds(rows: list[dict[str, Any]]) -> None:
@@ -125,7 +143,7 @@ def test_finished_work_is_skipped(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(compare._Comparison, "_do", never)
-    assert compare_run(finished, methods=METHODS, seeds=2, n_select=[4, 5], device="cpu", data=data()) == rows
+    assert compare_run(finished, methods=METHODS, seeds=2, device="cpu", data=data()) == rows
 
 
 def test_an_interrupted_comparison_goes_on(
@@ -243,12 +261,12 @@ def test_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(compare, "load_data", lambda *_, **__: data())
-    command = ["compare", str(finished.path), "--seeds", "2", "--n-select", "4,5"]
+    command = ["compare", str(finished.path), "--seeds", "2", "--n-select", "4"]
     assert cli.main([*command, "--methods", "dense,qpm,random"]) == 0
     out, err = capsys.readouterr()
     assert " ± " in out
     assert str(finished.path / "compare" / "compare.csv") in out
-    assert "9 of 9 already finished" in err
+    assert "5 of 5 already finished" in err
     assert cli.main([*command, "--methods", "qmp"]) == 2
     assert "Did you mean 'qpm'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
