@@ -126,7 +126,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     from qpm_vision._progress import make_reporter
     from qpm_vision.compare import METHODS, NEIGHBOURS, compare_run
 
-    methods = NEIGHBOURS if arguments.methods is None else tuple(arguments.methods.split(","))
+    methods = NEIGHBOURS if arguments.methods is None else tuple(name.strip() for name in arguments.methods.split(","))
     rows = compare_run(
         arguments.run,
         methods=METHODS if methods == ("all",) else methods,

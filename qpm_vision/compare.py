@@ -28,8 +28,8 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,30 +37,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qpm_opt import Assignment, AssignmentProblem, InvalidInputError, QPMError, Termination
+from qpm_opt import InvalidInputError
+from qpm_vision._comparison_choices import Choices, with_head
 from qpm_vision._comparison_measures import epochs_to, head_measures, kept_redundancy, relation_correlation
 from qpm_vision._comparison_table import COLUMNS, comparison_markdown
 from qpm_vision._data_identity import data_identity
-from qpm_vision._preflight import refuse_changed_data, refuse_few_sets
+from qpm_vision._preflight import refuse_changed_data
 from qpm_vision._progress import Reporter, SilentReporter
-from qpm_vision._work import Work, live_features, make_problem, split_of
-from qpm_vision.baselines import (
-    Choice,
-    PooledFeatures,
-    assign_distinct,
-    choose_greedily,
-    choose_q_senn,
-    choose_randomly,
-    choose_sldd,
-    refit_q_senn,
-)
+from qpm_vision._work import Work, split_of
+from qpm_vision.baselines import Choice, refit_q_senn
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, load_data
+from qpm_vision.evaluation import GROUNDING_PAIRS
 from qpm_vision.metrics import structural_grounding
-from qpm_vision.model import DenseClassifier, QPMClassifier, SparseClassifier
+from qpm_vision.model import QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import RunFolder, RunFolderError
-from qpm_vision.statistics import feature_redundancy
 from qpm_vision.training import Classifier, TrainingSettings, accuracy
 
 __all__ = ["ABLATIONS", "METHODS", "NEIGHBOURS", "compare_run"]
@@ -84,8 +76,6 @@ _FORMAT = 1
 _SETTINGS = "compare.json"
 _SCORES = "scores.json"
 _PROBE_IMAGES = 1000
-_GROUNDING_PAIRS = 50
-_TIE_BREAK = 1e-6
 
 Row = dict[str, Any]
 
@@ -144,7 +134,7 @@ def compare_run(
         Work(config, folder, report, images), RunFolder(folder.path / "compare" if out is None else out)
     )
     for budget in dict.fromkeys(budgets):
-        comparison.refuse_misfit(*budget)
+        comparison.choices.refuse_misfit(budget)
     jobs = [_Job("dense")] if "dense" in chosen else []
     jobs += [
         _Job(method, seed, *budget)
@@ -202,15 +192,11 @@ class _Comparison:
 
     work: Work
     out: RunFolder
-    _problems: dict[tuple[int, int], AssignmentProblem] = field(default_factory=dict)
 
-    # -- before ------------------------------------------------------------------------------------------------------
-
-    def refuse_misfit(self, n_select: int, n_per_class: int) -> None:
-        """Raise where a budget does not fit the run."""
-        replace(self.work.config, n_select=n_select, n_per_class=n_per_class)
-        live_features(self.statistics, n_select)
-        refuse_few_sets(n_select, n_per_class, self.work.n_classes)
+    @cached_property
+    def choices(self) -> Choices:
+        """What the methods decide."""
+        return Choices(self.work, self.out.path / "features.npy")
 
     def begin(self) -> None:
         """Note what is compared, or see that the folder holds the same comparison.
@@ -274,7 +260,7 @@ class _Comparison:
             report.message(f"{len(rows)} of {len(jobs)} finished; the same command continues from there")
             raise
         finally:
-            (self.out.path / "features.npy").unlink(missing_ok=True)
+            self.choices.scratch.unlink(missing_ok=True)
         listed = [rows[job] for job in jobs]
         self._write_tables(listed)
         return [{name: row.get(name) for name in COLUMNS} for row in listed]
@@ -300,17 +286,18 @@ class _Comparison:
             self._score_dense(job)
             return
         choice, seconds = self._choice(job)
-        _, preprocessing = self._dense()
-        model = self._model(choice, self.statistics["mean"], self.statistics["std"])
+        model, preprocessing = self.choices.model(choice)
         before = accuracy(model, self.work.batches(self.work.data.test, preprocessing), self.work.device)
-        history = [{"epoch": 0, "accuracy_probe": self._probed(model, preprocessing)}]
+        whole = len(self._probe) == len(self.work.data.test)
+        history = [{"epoch": 0, "accuracy_probe": before if whole else self._probed(model, preprocessing)}]
         began = time.perf_counter()
         settings = self.work.config.fine_tuning.for_images(len(self.work.data.train))
         if job.method == "qsenn":
-            model = self._in_rounds(job, model, choice, preprocessing, settings, history)
+            model = self._in_rounds(job, model, choice.selected, preprocessing, settings, history)
         else:
             self._train(job, model, preprocessing, settings, history)
-        trained = time.perf_counter() - began
+        looked = sum(row.get("probe_seconds", 0.0) for row in history)
+        trained = time.perf_counter() - began - looked
         measured = self._scores(job, model, preprocessing)
         target = self.out.path / job.folder
         target.mkdir(parents=True, exist_ok=True)
@@ -328,15 +315,15 @@ class _Comparison:
         )
 
     def _score_dense(self, job: _Job) -> None:
-        model, preprocessing = self._dense()
-        alive = np.flatnonzero(~self.statistics["dead"])
+        model, preprocessing = self.choices.dense()
+        alive = np.flatnonzero(~self.choices.statistics["dead"])
         weights = model.weight.detach().double().cpu().numpy()
         self._finish(
             job,
             {
                 **self.work.score("dense", model, preprocessing).to_dict(),
                 "relation_correlation": relation_correlation(weights, self.work.data.class_relation),
-                "kept_redundancy": kept_redundancy(self._redundancy, alive),
+                "kept_redundancy": kept_redundancy(self.choices.redundancy, alive),
                 "seconds_training": self.work.folder.stages()["dense"].seconds,
                 "history": [],
             },
@@ -361,11 +348,11 @@ class _Comparison:
         weights = model.weight.double().cpu().numpy()
         relation = self.work.data.class_relation
         if relation is not None and isinstance(model, SparseClassifier):
-            scores["structural_grounding"] = structural_grounding(weights, relation, _GROUNDING_PAIRS)
+            scores["structural_grounding"] = structural_grounding(weights, relation, GROUNDING_PAIRS)
         selected = model.selected.cpu().numpy()
         return {
             **scores,
-            **head_measures(self._problem(*job.budget), self._redundancy, relation, selected, weights),
+            **head_measures(self.choices.problem(job.budget), self.choices.redundancy, relation, selected, weights),
         }
 
     # -- training ----------------------------------------------------------------------------------------------------
@@ -382,16 +369,17 @@ class _Comparison:
         done = int(history[-1]["epoch"])
 
         def note(row: Row, trained: Classifier) -> None:
-            history.append(
-                {**row, "epoch": done + row["epoch"], "accuracy_probe": self._probed(trained, preprocessing)}
-            )
+            began = time.perf_counter()
+            probed = self._probed(trained, preprocessing)
+            seconds = round(time.perf_counter() - began, 3)
+            history.append({**row, "epoch": done + row["epoch"], "accuracy_probe": probed, "probe_seconds": seconds})
 
         self.work.train(
             str(job),
             model,
             preprocessing,
             settings,
-            seed=self.work.config.seed + int(job.seed or 0) + 10_000 * round_,  # each round has an order of its own
+            seed=self._seed(job) + 10_000 * round_,  # each round has an order of its own
             on_epoch=note,
         )
 
@@ -399,7 +387,7 @@ class _Comparison:
         self,
         job: _Job,
         model: QPMClassifier | SparseClassifier,
-        choice: Choice,
+        selected: npt.NDArray[np.int64],
         preprocessing: Preprocessing,
         settings: TrainingSettings,
         history: list[Row],
@@ -408,9 +396,9 @@ class _Comparison:
         shares = [len(part) for part in np.array_split(np.arange(settings.epochs), Q_SENN_ROUNDS) if len(part)]
         for round_, epochs in enumerate(shares):
             if round_:
-                pooled = self._pooled(str(job), model, preprocessing, len(choice.selected))
-                again = refit_q_senn(choice.selected, pooled, job.budget[1])
-                model = _headed(model.backbone, again, pooled.mean, pooled.std).to(self.work.device)
+                pooled = self.choices.kept_features(str(job), model, preprocessing)
+                again = refit_q_senn(selected, pooled, job.budget[1])
+                model = with_head(model.backbone, again, (pooled.mean, pooled.std)).to(self.work.device)
             self._train(job, model, preprocessing, replace(settings, epochs=epochs, least_steps=0), history, round_)
         return model
 
@@ -425,7 +413,7 @@ class _Comparison:
 
     @cached_property
     def _level(self) -> float:
-        return self._probed(*self._dense()) - LEVEL
+        return self._probed(*self.choices.dense()) - LEVEL
 
     # -- choices -----------------------------------------------------------------------------------------------------
 
@@ -433,9 +421,7 @@ class _Comparison:
         """Features and head of a job, and the seconds that they took; kept in a file, because seeds share them."""
         name = f"{(job.folder if job.method == 'random' else job.method_folder).as_posix()}/choice.npz"
         if not (self.out.path / name).exists():
-            began = time.perf_counter()
-            choice, seconds = self._chosen(job)
-            seconds = time.perf_counter() - began if seconds is None else seconds
+            choice, seconds = self.choices.choose(job.method, job.budget, self._seed(job))
             arrays: dict[str, npt.ArrayLike] = {
                 "selected": choice.selected,
                 "weights": choice.weights,
@@ -447,107 +433,8 @@ class _Comparison:
         data = self.out.read_npz(name)
         return Choice(data["selected"], data["weights"], data.get("bias")), float(data["seconds"])
 
-    def _chosen(self, job: _Job) -> tuple[Choice, float | None]:
-        """A choice made anew; and its seconds where it was made by the run."""
-        n_select, n_per_class = job.budget
-        seed = self.work.config.seed
-        if job.method in ("greedy", "random"):
-            choose = choose_greedily if job.method == "greedy" else choose_randomly
-            alive = live_features(self.statistics, n_select)
-            return choose(self.statistics["A"], alive, n_select, n_per_class, seed=seed + int(job.seed or 0)), None
-        if job.method in ("sldd", "qsenn"):
-            fit = choose_sldd if job.method == "sldd" else choose_q_senn
-            return fit(self._dense_features, n_select, n_per_class), None
-        stages = self.work.folder.stages()
-        if job.method == "qpm" and self._is_budget_of_run(job.budget) and "assignment" in stages:
-            return _binary(Assignment.load(self.work.folder.path / "assignment.npz")), stages["assignment"].seconds
-        began = time.perf_counter()
-        problem = _CHANGED[job.method](self._problem(*job.budget))
-        choice = _binary(self.work.solve(problem))
-        if job.method == "qpm-no-similarity":
-            choice = assign_distinct(self.statistics["A"], choice.selected, n_per_class, seed=seed)
-        return choice, time.perf_counter() - began
-
-    def _problem(self, n_select: int, n_per_class: int) -> AssignmentProblem:
-        """The problem of QPM for a budget; its threshold depends on the number of features."""
-        if (n_select, n_per_class) not in self._problems:
-            if self._is_budget_of_run((n_select, n_per_class)) and "assignment" in self.work.folder.stages():
-                problem = AssignmentProblem.load(self.work.folder.path / "problem.npz")
-            else:
-                self.work.report.message(f"searching the threshold of the penalties for {n_select} features")
-                config = replace(self.work.config, n_select=n_select, n_per_class=n_per_class)
-                problem, _ = make_problem(config, self.statistics, class_names=self.work.data.class_names)
-            self._problems[n_select, n_per_class] = problem
-        return self._problems[n_select, n_per_class]
-
-    def _is_budget_of_run(self, budget: tuple[int, int]) -> bool:
-        return budget == (self.work.config.n_select, self.work.config.n_per_class)
-
-    # -- what the methods share --------------------------------------------------------------------------------------
-
-    @cached_property
-    def statistics(self) -> dict[str, npt.NDArray[Any]]:
-        """Those of the run."""
-        return self.work.folder.read_npz("statistics.npz")
-
-    @cached_property
-    def _redundancy(self) -> npt.NDArray[np.float64]:
-        return feature_redundancy(self.statistics["A"])
-
-    @cached_property
-    def _dense_features(self) -> PooledFeatures:
-        model, preprocessing = self._dense()
-        return self._pooled("dense", model, preprocessing, model.backbone.n_features)
-
-    def _pooled(self, task: str, model: Classifier, preprocessing: Preprocessing, n_features: int) -> PooledFeatures:
-        values = self.work.pooled(task, model, preprocessing, n_features, self.out.path / "features.npy")
-        if task == "dense":
-            mean, std = self.statistics["mean"], self.statistics["std"]
-        else:
-            mean, std = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
-        return PooledFeatures(
-            values, np.asarray(self.work.data.train.labels), mean, std, self.work.n_classes, self.work.device
-        )
-
-    def _dense(self) -> tuple[DenseClassifier, Preprocessing]:
-        """A fresh copy, because fine-tuning changes its backbone."""
-        return self.work.load("dense.safetensors", DenseClassifier)
-
-    def _model(
-        self, choice: Choice, mean: npt.NDArray[np.float64], std: npt.NDArray[np.float64]
-    ) -> QPMClassifier | SparseClassifier:
-        dense, _ = self._dense()
-        model = _headed(dense.backbone, choice, mean[choice.selected], std[choice.selected])
-        return model.to(self.work.device)
-
-
-def _headed(
-    backbone: Any, choice: Choice, mean: npt.NDArray[np.float64], std: npt.NDArray[np.float64]
-) -> QPMClassifier | SparseClassifier:
-    """A backbone with the head of a choice; mean and std are those of its features."""
-    if choice.bias is None:
-        return QPMClassifier(backbone, choice.selected, choice.weights, mean, std)
-    return SparseClassifier(backbone, choice.selected, choice.weights, choice.bias, mean, std)
-
-
-def _binary(result: Assignment) -> Choice:
-    if result.termination is Termination.INTERRUPTED:  # a solver keeps what it has; half a search is no comparison
-        raise KeyboardInterrupt
-    if result.solution is None:
-        raise QPMError(
-            f"The solver {result.solver!r} found no assignment ({result.termination.value}). Raise 'solve_seconds' in "
-            "a new run, or use another solver."
-        )
-    return Choice(result.selected.astype(np.int64), result.weights.astype(np.float64))
-
-
-_CHANGED: dict[str, Callable[[AssignmentProblem], AssignmentProblem]] = {
-    "qpm": lambda problem: problem,
-    "qpm-no-redundancy": lambda problem: problem.replaced(redundancy=None),
-    "qpm-no-bias": lambda problem: problem.replaced(feature_bias=None),
-    # Not nothing: features without any similarity would count as dead.
-    "qpm-no-similarity": lambda problem: problem.replaced(class_similarity=problem.class_similarity * _TIE_BREAK),
-}
+    def _seed(self, job: _Job) -> int:
+        return self.work.config.seed + int(job.seed or 0)
 
 
 def _cell(value: Any) -> Any:
