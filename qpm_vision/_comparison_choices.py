@@ -28,7 +28,6 @@ from qpm_vision.baselines import (
 from qpm_vision.model import DenseClassifier, QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.statistics import feature_redundancy
-from qpm_vision.training import Classifier
 
 __all__ = ["Choices", "Statistics", "with_head"]
 
@@ -60,7 +59,7 @@ class Choices:
 
     Attributes:
         work: The run.
-        scratch: A .npy file for pooled features that are too many for the memory.
+        scratch: A .npy file for pooled features of the dense model that are too many for the memory.
     """
 
     work: Work
@@ -145,26 +144,17 @@ class Choices:
     @cached_property
     def _dense_features(self) -> PooledFeatures:
         model, preprocessing = self.dense()
-        statistics = (self.statistics["mean"], self.statistics["std"])
-        return self._pooled("dense", model, preprocessing, model.backbone.n_features, statistics)
+        values = self.work.pooled("dense", model, preprocessing, model.backbone.n_features, self.scratch)
+        return self._standardised(values, (self.statistics["mean"], self.statistics["std"]))
 
     def kept_features(
         self, task: str, model: QPMClassifier | SparseClassifier, preprocessing: Preprocessing
     ) -> PooledFeatures:
-        """Pooled features of the training images as a model of few features has them by now."""
-        return self._pooled(task, model, preprocessing, len(model.selected))
+        """Pooled features of the training images as a model of few features has them by now, in memory."""
+        values = self.work.pooled(task, model, preprocessing, len(model.selected))
+        return self._standardised(values, (values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)))
 
-    def _pooled(
-        self,
-        task: str,
-        model: Classifier,
-        preprocessing: Preprocessing,
-        n_features: int,
-        statistics: Statistics | None = None,
-    ) -> PooledFeatures:
-        values = self.work.pooled(task, model, preprocessing, n_features, self.scratch)
-        if statistics is None:
-            statistics = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+    def _standardised(self, values: npt.NDArray[np.float32], statistics: Statistics) -> PooledFeatures:
         labels = np.asarray(self.work.data.train.labels)
         return PooledFeatures(values, labels, *statistics, self.work.n_classes, self.work.device)
 

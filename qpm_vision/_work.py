@@ -240,7 +240,7 @@ class Work:
         )
 
     def pooled(
-        self, task: str, model: Classifier, preprocessing: Preprocessing, n_features: int, scratch: Path
+        self, task: str, model: Classifier, preprocessing: Preprocessing, n_features: int, scratch: Path | None = None
     ) -> npt.NDArray[np.float32]:
         """Pooled features of the training images as the model gives them, (n_images, n_features).
 
@@ -249,11 +249,12 @@ class Work:
             model: In evaluation mode afterwards.
             preprocessing: Of the images.
             n_features: How many features the model gives.
-            scratch: A .npy file to map into memory where the features take more than `MOST_IN_MEMORY`.
+            scratch: A .npy file to map into memory where the features take more than `MOST_IN_MEMORY`; None to keep
+                them in memory anyway.
         """
         shape = (len(self.data.train), n_features)
         values: npt.NDArray[np.float32]
-        if 4 * math.prod(shape) > MOST_IN_MEMORY:
+        if scratch is not None and 4 * math.prod(shape) > MOST_IN_MEMORY:
             values = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float32, shape=shape)
         else:
             values = np.empty(shape, dtype=np.float32)

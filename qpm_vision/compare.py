@@ -317,7 +317,7 @@ class _Comparison:
     def _score_dense(self, job: _Job) -> None:
         model, preprocessing = self.choices.dense()
         alive = np.flatnonzero(~self.choices.statistics["dead"])
-        weights = model.weight.detach().double().cpu().numpy()
+        weights = model.weight.detach().cpu().double().numpy()
         self._finish(
             job,
             {
@@ -345,7 +345,7 @@ class _Comparison:
 
     def _scores(self, job: _Job, model: QPMClassifier | SparseClassifier, preprocessing: Preprocessing) -> Row:
         scores = self.work.score(str(job), model, preprocessing).to_dict()
-        weights = model.weight.double().cpu().numpy()
+        weights = model.weight.cpu().double().numpy()
         relation = self.work.data.class_relation
         if relation is not None and isinstance(model, SparseClassifier):
             scores["structural_grounding"] = structural_grounding(weights, relation, GROUNDING_PAIRS)

@@ -192,7 +192,7 @@ class _Problem:
             gram += padded.T @ padded / len(features.labels)
         # The second derivative of the cross-entropy is at most half the Gram matrix (Böhning, 1992); the margin is for
         # float32.
-        self._step = 1 / (0.5 * 1.01 * float(torch.linalg.eigvalsh(gram)[-1]))
+        self._step = 1 / (0.5 * 1.01 * float(torch.linalg.eigvalsh(gram.cpu())[-1]))
 
     def _slices(self) -> Iterable[tuple[Tensor, Tensor]]:
         return self._features.slices() if self._kept is None else self._kept
@@ -248,5 +248,5 @@ class _Problem:
 
     def layer(self, W: Tensor, penalty: float) -> SparseLayer:
         """As arrays."""
-        array = W.double().cpu().numpy()
+        array = W.cpu().double().numpy()
         return SparseLayer(np.ascontiguousarray(array[:, :-1]), array[:, -1].copy(), penalty)

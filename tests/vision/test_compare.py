@@ -15,7 +15,7 @@ import pytest
 
 import qpm_vision.compare as compare
 from qpm_opt import Assignment, InvalidInputError, QPMError
-from qpm_vision import cli
+from qpm_vision import _work, cli
 from qpm_vision._comparison_measures import class_pairs, epochs_to, kept_redundancy, relation_correlation
 from qpm_vision._comparison_table import COLUMNS, comparison_markdown, comparison_table
 from qpm_vision._progress import SilentReporter
@@ -131,6 +131,28 @@ def test_only_random_choices_differ_between_seeds(rows: list[dict[str, Any]]) ->
     for method in ("qpm", "greedy", "sldd"):
         assert len({row["accuracy_before"] for row in _of(rows, method)}) == 1
     assert len({row["kept_redundancy"] for row in _of(rows, "random")}) == 2
+
+
+def test_features_that_are_too_many_for_the_memory_are_mapped(
+    finished: RunFolder, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped: list[type] = []
+    original = _work.Work.pooled
+
+    def pooled(self: Any, *arguments: Any) -> Any:
+        values = original(self, *arguments)
+        mapped.append(type(values))
+        return values
+
+    monkeypatch.setattr(_work.Work, "pooled", pooled)
+    monkeypatch.setattr(_work, "MOST_IN_MEMORY", 1000)
+    options: dict[str, Any] = {"methods": ["sldd", "qsenn"], "seeds": 1, "device": "cpu", "data": data()}
+    again = compare_run(finished, out=tmp_path / "out", **options)
+    assert mapped == [np.memmap, np.ndarray]  # all features of the dense model once; the kept ones between two rounds
+    assert [row["accuracy_test"] for row in again] == [
+        _of(rows, method)[0]["accuracy_test"] for method in ("sldd", "qsenn")
+    ]
+    assert not (tmp_path / "out" / "features.npy").exists()
 
 
 # -- resuming ------------------------------------------------------------------------------------------------------
