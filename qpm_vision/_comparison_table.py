@@ -145,7 +145,10 @@ def _summary(measure: _Measure, rows: Sequence[Row]) -> str:
     if len(present) < len(values) or not len(present):
         return "–"
     present *= 100 if measure.percent else 1
-    # Counts that are the same for all seeds have no decimals.
-    digits = max(measure.digits, 1) if len(present) > 1 and np.ptp(present) else measure.digits
+    digits = measure.digits
+    if not measure.percent and not (present % 1).any():
+        digits = 0
+    if len(present) > 1 and np.ptp(present):  # the mean of whole numbers is none
+        digits = max(measure.digits, 1)
     mean = f"{present.mean():,.{digits}f}"
     return mean if len(present) < 2 else f"{mean} ± {present.std(ddof=1):,.{digits}f}"

@@ -38,6 +38,7 @@ _ENTRIES = 1 << 24  # of features in one slice of a pass
 _STEPS = 1000
 _TOLERANCE = 1e-5
 _BISECTIONS = 6
+_NEGLIGIBLE = 1e-3  # share of the largest weight: smaller ones are on their way to 0 and do not count
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +116,7 @@ def features_on_path(features: PooledFeatures, n_select: int) -> npt.NDArray[np.
         raise InvalidInputError(
             f"The 'n_select' parameter must be at most the {len(alive)} features that vary. Got {n_select}; lower it."
         )
-    found = _on_path(features, grouped=True, count=lambda W: int(W.any(dim=0).sum()), wanted=n_select)
+    found = _on_path(features, grouped=True, count=lambda W: _number(W.norm(dim=0)), wanted=n_select)
     norms = np.linalg.norm(found.weights, axis=0)
     norms[features.std <= 0] = -1.0  # where the path ends early, any feature that varies comes before a dead one
     return np.sort(np.argsort(-norms, kind="stable")[:n_select])
@@ -127,12 +128,15 @@ def sparse_layer(features: PooledFeatures, n_weights: int) -> SparseLayer:
     λ is the largest at which there are that many, found on the path and by bisection; where several weights enter
     together, the smallest ones are set to 0.
     """
-    found = _on_path(features, grouped=False, count=lambda W: int((W != 0).sum()), wanted=n_weights)
-    flat = np.abs(found.weights).ravel()
-    dropped = np.argsort(-flat, kind="stable")[n_weights:]
-    weights = found.weights.copy()
-    weights.ravel()[dropped] = 0.0
+    found = _on_path(features, grouped=False, count=lambda W: _number(W.abs()), wanted=n_weights)
+    sizes = np.abs(found.weights).ravel()
+    weights = np.where(np.abs(found.weights) > _NEGLIGIBLE * sizes.max(), found.weights, 0.0)
+    weights.ravel()[np.argsort(-sizes, kind="stable")[n_weights:]] = 0.0
     return SparseLayer(weights, found.bias, found.penalty)
+
+
+def _number(sizes: Tensor) -> int:
+    return int((sizes > _NEGLIGIBLE * sizes.max()).sum())
 
 
 def elastic_net(
