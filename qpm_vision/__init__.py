@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qpm_vision.backbones import Backbone, backbone_names, build_backbone, register_backbone
     from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
+    from qpm_vision.compare import compare_run
     from qpm_vision.config import RunConfig
     from qpm_vision.data import ImageData, load_data, make_loader
     from qpm_vision.evaluation import Scores, evaluate
     from qpm_vision.explain import Explainer, load_explainer, plot_class, plot_comparison, plot_overview
     from qpm_vision.export import Exported, export_model
     from qpm_vision.losses import feature_diversity_loss
-    from qpm_vision.model import DenseClassifier, ModelOutput, QPMClassifier
+    from qpm_vision.model import DenseClassifier, ModelOutput, QPMClassifier, SparseClassifier
     from qpm_vision.pipeline import evaluate_run, run
     from qpm_vision.predict import Explanation, Prediction, Predictor, load_model
     from qpm_vision.preprocessing import Preprocessing
@@ -50,11 +51,13 @@ __all__ = [
     "RunFolder",
     "RunFolderError",
     "Scores",
+    "SparseClassifier",
     "TrainingSettings",
     "accuracy",
     "backbone_names",
     "build_backbone",
     "class_similarity",
+    "compare_run",
     "evaluate",
     "evaluate_run",
     "export_model",
@@ -78,13 +81,14 @@ __all__ = [
 _HOMES = {
     "backbones": ("Backbone", "backbone_names", "build_backbone", "register_backbone"),
     "checkpoint": ("load_checkpoint", "save_checkpoint"),
+    "compare": ("compare_run",),
     "config": ("RunConfig",),
     "data": ("ImageData", "load_data", "make_loader"),
     "evaluation": ("Scores", "evaluate"),
     "export": ("Exported", "export_model"),
     "explain": ("Explainer", "load_explainer", "plot_class", "plot_comparison", "plot_overview"),
     "losses": ("feature_diversity_loss",),
-    "model": ("DenseClassifier", "ModelOutput", "QPMClassifier"),
+    "model": ("DenseClassifier", "ModelOutput", "QPMClassifier", "SparseClassifier"),
     "pipeline": ("evaluate_run", "run"),
     "predict": ("Explanation", "Prediction", "Predictor", "load_model"),
     "preprocessing": ("Preprocessing",),

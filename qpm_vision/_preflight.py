@@ -18,6 +18,7 @@ __all__ = [
     "pick_device",
     "refuse_changed_config",
     "refuse_changed_data",
+    "refuse_few_sets",
     "refuse_misfit",
     "refuse_other_classes",
     "refuse_other_cropping",
@@ -58,12 +59,7 @@ def refuse_misfit(config: RunConfig, data: ImageData, *, begun: bool) -> None:
             raise InvalidInputError(
                 f"The data {config.data!r} must have {name} images. Got none; change 'test_share' or add images."
             )
-    if math.comb(config.n_select, config.n_per_class) < n_classes:
-        raise InvalidInputError(
-            f"The 'n_select' parameter must allow a different set of features for each of the {n_classes} classes. "
-            f"Got {config.n_select}, which has only {math.comb(config.n_select, config.n_per_class)} sets of "
-            f"n_per_class = {config.n_per_class}; raise n_select."
-        )
+    refuse_few_sets(config.n_select, config.n_per_class, n_classes)
     pick_device(config.device)
     if config.solver != "auto":
         backend_version(config.solver)
@@ -77,6 +73,16 @@ def refuse_misfit(config: RunConfig, data: ImageData, *, begun: bool) -> None:
         raise InvalidInputError(
             f"The 'size' parameter must be at least {backbone.least_size} pixels for the backbone {config.backbone!r}. "
             f"Got {config.size}."
+        )
+
+
+def refuse_few_sets(n_select: int, n_per_class: int, n_classes: int) -> None:
+    """Raise where there are not as many sets of features as classes."""
+    sets = math.comb(n_select, n_per_class)
+    if sets < n_classes:
+        raise InvalidInputError(
+            f"The 'n_select' parameter must allow a different set of features for each of the {n_classes} classes. "
+            f"Got {n_select}, which has only {sets} sets of n_per_class = {n_per_class}; raise n_select."
         )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError
 from qpm_vision.backbones import RANDOM, Backbone, build_backbone
-from qpm_vision.model import DenseClassifier, QPMClassifier
+from qpm_vision.model import DenseClassifier, QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ __all__ = [
 
 FORMAT = 1
 _KEY = "qpm"
+_SELECTED: dict[str, type[QPMClassifier | SparseClassifier]] = {"qpm": QPMClassifier, "sparse": SparseClassifier}
+"""Models of selected features, by the kind that headers name."""
 
 
 class CheckpointError(InvalidInputError):
@@ -43,14 +45,15 @@ class ProtocolMismatchError(InvalidInputError):
 
 def save_checkpoint(
     path: str | os.PathLike[str],
-    model: DenseClassifier | QPMClassifier,
+    model: DenseClassifier | QPMClassifier | SparseClassifier,
     preprocessing: Preprocessing,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model; the file is complete or, if anything goes wrong, what it was before.
 
     The header holds, as JSON under the key "qpm": the format's version, the kind of model, name, description and layer
-    of the backbone, n_classes, class names, n_select and dropout of an interpretable model, preprocessing, and `extra`.
+    of the backbone, n_classes, class names, n_select and dropout where features are selected, preprocessing, and
+    `extra`.
 
     Args:
         path: Where to; by custom with the suffix .safetensors.
@@ -95,7 +98,7 @@ def load_checkpoint(
     *,
     backbone: Backbone | None = None,
     device: torch.device | str = "cpu",
-) -> tuple[DenseClassifier | QPMClassifier, Preprocessing, dict[str, Any]]:
+) -> tuple[DenseClassifier | QPMClassifier | SparseClassifier, Preprocessing, dict[str, Any]]:
     """Read a model that `save_checkpoint` wrote.
 
     Args:
@@ -116,15 +119,15 @@ def load_checkpoint(
     try:
         preprocessing = Preprocessing.from_dict(header["preprocessing"])
         name, kind, n_classes, extra = (header[key] for key in ("backbone", "kind", "n_classes", "extra"))
-        sizes = (header["n_select"], header["dropout"]) if kind == "qpm" else (0, 0.0)
+        sizes = (header["n_select"], header["dropout"]) if kind in _SELECTED else (0, 0.0)
     except (KeyError, TypeError, InvalidInputError) as error:
         raise _damaged(file, f"its header is incomplete ({error})") from error
-    if kind not in ("dense", "qpm"):
+    if kind != "dense" and kind not in _SELECTED:
         raise _damaged(file, f"its header names an unknown kind of model ({kind!r})")
     if backbone is None:
         backbone = _named_backbone(file, name, header.get("backbone_description"))
     try:
-        model = DenseClassifier(backbone, n_classes) if kind == "dense" else _blank_qpm(backbone, n_classes, *sizes)
+        model = DenseClassifier(backbone, n_classes) if kind == "dense" else _blank(kind, backbone, n_classes, *sizes)
     except (InvalidInputError, RuntimeError, TypeError) as error:
         raise _damaged(file, f"its header does not fit the backbone ({error})") from error
     _fill(file, model, tensors)
@@ -155,25 +158,27 @@ def require_preprocessing(expected: Preprocessing, given: Preprocessing) -> None
 # -- header --------------------------------------------------------------------------------------------------------
 
 
-def _header(model: DenseClassifier | QPMClassifier, preprocessing: Preprocessing, extra: dict[str, Any]) -> str:
+def _header(
+    model: DenseClassifier | QPMClassifier | SparseClassifier, preprocessing: Preprocessing, extra: dict[str, Any]
+) -> str:
     names = extra.get("class_names")
     if names is not None and len(names) != model.n_classes:
         raise InvalidInputError(
             f"The 'extra' parameter must have a name for each of the {model.n_classes} classes in 'class_names'. Got "
             f"{len(names)}."
         )
-    interpretable = isinstance(model, QPMClassifier)
+    selects = isinstance(model, QPMClassifier | SparseClassifier)
     header = {
         "format": FORMAT,
-        "kind": "qpm" if interpretable else "dense",
+        "kind": next((kind for kind, made in _SELECTED.items() if isinstance(model, made)), "dense"),
         "backbone": model.backbone.name,
         "backbone_description": model.backbone.description,
         "layer": model.backbone.layer,
         "n_classes": model.n_classes,
         "n_features": model.backbone.n_features,
         "class_names": None if names is None else list(names),
-        "n_select": len(model.weight[0]) if interpretable else None,
-        "dropout": model.dropout.p if isinstance(model, QPMClassifier) else None,
+        "n_select": len(model.weight[0]) if selects else None,
+        "dropout": model.dropout.p if isinstance(model, QPMClassifier | SparseClassifier) else None,
         "preprocessing": preprocessing.to_dict(),
         "extra": extra,
     }
@@ -224,15 +229,14 @@ def _named_backbone(file: Path, name: Any, description: Any) -> Backbone:
         ) from error
 
 
-def _blank_qpm(backbone: Backbone, n_classes: int, n_select: int, dropout: float) -> QPMClassifier:
-    return QPMClassifier(
-        backbone,
-        torch.arange(n_select),
-        torch.zeros(n_classes, n_select),
-        torch.zeros(n_select),
-        torch.ones(n_select),
-        dropout,
-    )
+def _blank(
+    kind: str, backbone: Backbone, n_classes: int, n_select: int, dropout: float
+) -> QPMClassifier | SparseClassifier:
+    selected, weights = torch.arange(n_select), torch.zeros(n_classes, n_select)
+    mean, std = torch.zeros(n_select), torch.ones(n_select)
+    if kind == "qpm":
+        return QPMClassifier(backbone, selected, weights, mean, std, dropout)
+    return SparseClassifier(backbone, selected, weights, torch.zeros(n_classes), mean, std, dropout)
 
 
 def _fill(file: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -252,7 +256,7 @@ def _fill(file: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
             "Use the backbone that it was made with."
         )
     model.load_state_dict(tensors)
-    if isinstance(model, QPMClassifier):
+    if isinstance(model, QPMClassifier | SparseClassifier):
         try:
             model.validate()
         except InvalidInputError as error:

@@ -1,4 +1,4 @@
-"""The command line: qpm-vision demo, data, train, evaluate, explain, predict, export, info.
+"""The command line: qpm-vision demo, data, train, evaluate, compare, explain, predict, export, info.
 
 Results go to standard output, progress to standard error. Exit codes: 0 well, 1 no image could be read, 2 a mistake
 that the message explains, 130 stopped by Ctrl-C.
@@ -119,6 +119,27 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         target = Path(arguments.out)
         RunFolder(target.parent).write_json(target.name, {name: figures.to_dict() for name, figures in scores.items()})
         print(f"written to {target}")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from qpm_vision._comparison_table import comparison_table
+    from qpm_vision._progress import make_reporter
+    from qpm_vision.compare import METHODS, NEIGHBOURS, compare_run
+
+    methods = NEIGHBOURS if arguments.methods is None else tuple(name.strip() for name in arguments.methods.split(","))
+    rows = compare_run(
+        arguments.run,
+        methods=METHODS if methods == ("all",) else methods,
+        seeds=arguments.seeds,
+        n_select=arguments.n_select,
+        n_per_class=arguments.n_per_class,
+        out=arguments.out,
+        device=arguments.device,
+        reporter=make_reporter(),
+    )
+    print(comparison_table(rows))
+    target = Path(arguments.run) / "compare" if arguments.out is None else Path(arguments.out)
+    print(f"\nwritten to {target / 'compare.csv'} and {target / 'compare.md'}")
 
 
 def _explain(arguments: argparse.Namespace) -> None:
@@ -412,6 +433,21 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--size", type=int, help="expected side of the images; an error if the model has another")
     evaluate.add_argument("--device", default="auto", help="cpu, cuda, … (default: what is there)")
 
+    compare = _command(commands, "compare", _compare, "QPM and other ways to choose features, from one dense model")
+    compare.add_argument("run", metavar="RUN", help="run folder whose dense model and statistics are finished")
+    compare.add_argument(
+        "--methods",
+        help="some of dense, qpm, greedy, random, sldd, qsenn, qpm-no-redundancy, qpm-no-bias, qpm-no-similarity, with "
+        "commas, or all (default: those without a no-)",
+    )
+    compare.add_argument("--seeds", type=int, default=3, help="how often each is fine-tuned (default: %(default)s)")
+    for option, meaning in (("--n-select", "features to keep"), ("--n-per-class", "features of each class")):
+        compare.add_argument(
+            option, type=_numbers, default=(), metavar="N[,N…]", help=f"{meaning}, with commas to try several"
+        )
+    compare.add_argument("--out", metavar="DIR", help="folder for results; the same again continues (RUN/compare)")
+    compare.add_argument("--device", default="auto", help="cpu, cuda, … (default: what is there)")
+
     explain = _command(commands, "explain", _explain, "draw what describes classes, and what tells two apart")
     explain.add_argument("run", metavar="RUN", help="run folder")
     what = explain.add_mutually_exclusive_group()
@@ -501,6 +537,13 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 
 def _redo(parser: Any) -> None:
     parser.add_argument("--redo", metavar="STAGE", help="repeat this stage and what follows it")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be whole numbers with commas, such as 20,30; got {text!r}") from error
 
 
 def _threshold(text: str) -> float | str:

@@ -22,7 +22,7 @@ from qpm_vision.metrics import (
     structural_grounding,
 )
 
-__all__ = ["MOST_VALUES", "Scored", "Scores", "evaluate", "score_table"]
+__all__ = ["GROUNDING_PAIRS", "MOST_VALUES", "Scored", "Scores", "evaluate", "score_table"]
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -33,7 +33,8 @@ MOST_VALUES = 1 << 25
 """
 
 _SPATIAL_FEATURES = 5
-_GROUNDING_PAIRS = 50
+GROUNDING_PAIRS = 50
+"""Entries of a given similarity of classes that structural grounding looks at: the largest ones."""
 
 _log = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ def evaluate(
         class_independence=_number(independence.compute()) if seen_train else None,
         contrastiveness=contrast.compute() if contrast_images > 1 else None,
         correlation=correlated.compute() if seen_train else None,
-        structural_grounding=structural_grounding(weights, class_relation, _GROUNDING_PAIRS)
+        structural_grounding=structural_grounding(weights, class_relation, GROUNDING_PAIRS)
         if grounded and class_relation is not None
         else None,
         features=int(sizes["features"]),

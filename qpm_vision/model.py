@@ -1,4 +1,4 @@
-"""The dense classifier, and the interpretable one that has few features and a binary head."""
+"""The dense classifier, the interpretable one of few features and a binary head, and one of few real weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qpm_opt import InvalidInputError
 from qpm_vision.backbones import Backbone
 
-__all__ = ["DenseClassifier", "ModelOutput", "QPMClassifier"]
+__all__ = ["DenseClassifier", "ModelOutput", "QPMClassifier", "SparseClassifier"]
 
 _LEAST_DEVIATION = 1e-6
 
@@ -69,7 +69,63 @@ class DenseClassifier(nn.Module):
         return ModelOutput(self.head(features), maps, features)
 
 
-class QPMClassifier(nn.Module):
+class _SelectedClassifier(nn.Module):
+    """Select, average-pool, normalise, dropout; what follows is a fixed head, which subclasses check and apply."""
+
+    selected: Tensor
+    weight: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        selected: npt.ArrayLike | Tensor,
+        weights: npt.ArrayLike | Tensor,
+        mean: npt.ArrayLike | Tensor,
+        std: npt.ArrayLike | Tensor,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise InvalidInputError(f"The 'dropout' parameter must be at least 0 and below 1. Got {dropout!r}.")
+        self.backbone = _checked_backbone(backbone)
+        self.register_buffer("selected", _checked_selected(selected, backbone.n_features))
+        self.register_buffer("weight", self._checked_weights(weights, len(self.selected)))
+        self.register_buffer("mean", _checked_row("mean", mean, len(self.selected)))
+        self.register_buffer("std", _checked_row("std", std, len(self.selected)))
+        if bool((self.std < 0).any()):
+            raise InvalidInputError(
+                "The 'std' parameter must hold standard deviations, which are not negative. Got "
+                f"{float(self.std.min())}."
+            )
+        self.dropout = nn.Dropout(dropout)
+
+    @staticmethod
+    def _checked_weights(weights: npt.ArrayLike | Tensor, n_select: int) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return self.weight.shape[0]
+
+    def _logits(self, features: Tensor) -> Tensor:
+        """Class scores of normalised features (B, n_select)."""
+        return features @ self.weight.T
+
+    def forward(self, images: Tensor) -> ModelOutput:
+        """Classify images (B, 3, H, W); maps and features are those of the selected features, in their order."""
+        maps = self.backbone(images).index_select(1, self.selected)
+        features = maps.mean((2, 3))
+        return ModelOutput(self._logits(self.dropout(self.normalise(features))), maps, features)
+
+    def normalise(self, features: Tensor) -> Tensor:
+        """What the head weights: (F - μ) / max(σ, 1e-6) of pooled features (B, n_select)."""
+        return (features - self.mean) / self.std.clamp(min=_LEAST_DEVIATION)
+
+
+class QPMClassifier(_SelectedClassifier):
     """Few features and a binary head: select, average-pool, normalise, dropout, binary weights, no bias.
 
     logits = dropout((F - μ) / max(σ, 1e-6)) Wᵀ for the pooled kept features F (QPM, Norrenbrock et al., ICLR 2025).
@@ -99,11 +155,6 @@ class QPMClassifier(nn.Module):
         [(5, 3), (5, 2, 8, 8), (5, 2)]
     """
 
-    selected: Tensor
-    weight: Tensor
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         backbone: Backbone,
@@ -113,20 +164,7 @@ class QPMClassifier(nn.Module):
         std: npt.ArrayLike | Tensor,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        if not 0 <= dropout < 1:
-            raise InvalidInputError(f"The 'dropout' parameter must be at least 0 and below 1. Got {dropout!r}.")
-        self.backbone = _checked_backbone(backbone)
-        self.register_buffer("selected", _checked_selected(selected, backbone.n_features))
-        self.register_buffer("weight", _checked_weights(weights, len(self.selected)))
-        self.register_buffer("mean", _checked_row("mean", mean, len(self.selected)))
-        self.register_buffer("std", _checked_row("std", std, len(self.selected)))
-        if bool((self.std < 0).any()):
-            raise InvalidInputError(
-                "The 'std' parameter must hold standard deviations, which are not negative. Got "
-                f"{float(self.std.min())}."
-            )
-        self.dropout = nn.Dropout(dropout)
+        super().__init__(backbone, selected, weights, mean, std, dropout)
 
     @classmethod
     def from_dense(
@@ -151,20 +189,14 @@ class QPMClassifier(nn.Module):
         model = cls(copy.deepcopy(dense.backbone), selected, weights, mean, std, dropout)
         return model.to(dense.weight.device)
 
-    @property
-    def n_classes(self) -> int:
-        """Number of classes."""
-        return self.weight.shape[0]
-
-    def forward(self, images: Tensor) -> ModelOutput:
-        """Classify images (B, 3, H, W); maps and features are those of the selected features, in their order."""
-        maps = self.backbone(images).index_select(1, self.selected)
-        features = maps.mean((2, 3))
-        return ModelOutput(self.dropout(self.normalise(features)) @ self.weight.T, maps, features)
-
-    def normalise(self, features: Tensor) -> Tensor:
-        """What each pooled feature (B, n_select) adds to the logits of its classes: (F - μ) / max(σ, 1e-6)."""
-        return (features - self.mean) / self.std.clamp(min=_LEAST_DEVIATION)
+    @staticmethod
+    def _checked_weights(weights: npt.ArrayLike | Tensor, n_select: int) -> Tensor:
+        array = _weight_matrix(weights, n_select)
+        if not np.isin(array, (0, 1)).all():
+            raise InvalidInputError(
+                "The 'weights' parameter must hold 0 and 1 only. Got other values; round them first."
+            )
+        return torch.from_numpy(array.astype(np.float32))
 
     def validate(self) -> None:
         """Check the buffers again, after they were filled from elsewhere.
@@ -173,6 +205,75 @@ class QPMClassifier(nn.Module):
             InvalidInputError: They are not what the constructor takes.
         """
         type(self)(self.backbone, self.selected, self.weight, self.mean, self.std, self.dropout.p)
+
+
+class SparseClassifier(_SelectedClassifier):
+    """Few features and a fixed head of real weights and a bias, as the neighbours of QPM have it.
+
+    logits = dropout((F - μ) / max(σ, 1e-6)) Wᵀ + bias (SLDD-Model, Norrenbrock et al., 2022; Q-SENN, AAAI 2024).
+    Only the backbone has parameters.
+
+    Args:
+        backbone: Gives the maps; kept, not copied.
+        selected: Kept features, as for `QPMClassifier`.
+        weights: W, (n_classes, n_select) finite, most of them 0.
+        bias: (n_classes,), finite.
+        mean: μ of the kept features over the training images, (n_select,).
+        std: Their standard deviation σ, (n_select,), not negative.
+        dropout: Share of features that is dropped while training.
+
+    Attributes:
+        selected: (n_select,) int64.
+        weight: W, float32.
+        bias: float32.
+        mean: float32.
+        std: float32.
+
+    Raises:
+        InvalidInputError: Shapes or values are not as said.
+
+    Example:
+        >>> backbone = Backbone(nn.Conv2d(3, 4, 1))
+        >>> model = SparseClassifier(backbone, [1, 3], [[0.5, 0], [0, -2]], [0, 0.1], mean=[0, 0], std=[1, 1])
+        >>> tuple(model(torch.zeros(5, 3, 8, 8)).logits.shape)
+        (5, 2)
+    """
+
+    bias: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        selected: npt.ArrayLike | Tensor,
+        weights: npt.ArrayLike | Tensor,
+        bias: npt.ArrayLike | Tensor,
+        mean: npt.ArrayLike | Tensor,
+        std: npt.ArrayLike | Tensor,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(backbone, selected, weights, mean, std, dropout)
+        self.register_buffer("bias", _checked_row("bias", bias, self.n_classes, "classes"))
+
+    @staticmethod
+    def _checked_weights(weights: npt.ArrayLike | Tensor, n_select: int) -> Tensor:
+        array = _weight_matrix(weights, n_select).astype(np.float32)
+        if not np.isfinite(array).all():
+            raise InvalidInputError(
+                f"The 'weights' parameter must be finite. Got {int((~np.isfinite(array)).sum())} NaN or infinite "
+                "entries; fit them again with more regularisation."
+            )
+        return torch.from_numpy(array)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return super()._logits(features) + self.bias
+
+    def validate(self) -> None:
+        """Check the buffers again, after they were filled from elsewhere.
+
+        Raises:
+            InvalidInputError: They are not what the constructor takes.
+        """
+        type(self)(self.backbone, self.selected, self.weight, self.bias, self.mean, self.std, self.dropout.p)
 
 
 # -- checks --------------------------------------------------------------------------------------------------------
@@ -217,24 +318,23 @@ def _checked_selected(selected: npt.ArrayLike | Tensor, n_features: int) -> Tens
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _checked_weights(weights: npt.ArrayLike | Tensor, n_select: int) -> Tensor:
+def _weight_matrix(weights: npt.ArrayLike | Tensor, n_select: int) -> npt.NDArray[np.generic]:
     array = _array("weights", weights, 2)
     if array.shape[1] != n_select:
         raise InvalidInputError(
             f"The 'weights' parameter must have a column for each of the {n_select} selected features. Got shape "
             f"{array.shape}; pass the columns of the selection only, in its order."
         )
-    if not np.isin(array, (0, 1)).all():
-        raise InvalidInputError("The 'weights' parameter must hold 0 and 1 only. Got other values; round them first.")
-    return torch.from_numpy(array.astype(np.float32))
+    return array
 
 
-def _checked_row(name: str, value: npt.ArrayLike | Tensor, n_select: int) -> Tensor:
+def _checked_row(name: str, value: npt.ArrayLike | Tensor, length: int, what: str = "selected features") -> Tensor:
     array = _array(name, value, 1).astype(np.float32)
-    if array.shape != (n_select,):
+    if array.shape != (length,):
+        remedy = "pass one for each class" if what == "classes" else f"for values of all features pass {name}[selected]"
         raise InvalidInputError(
-            f"The '{name}' parameter must have an entry for each of the {n_select} selected features. Got shape "
-            f"{array.shape}; for values of all features pass {name}[selected]."
+            f"The '{name}' parameter must have an entry for each of the {length} {what}. Got shape {array.shape}; "
+            f"{remedy}."
         )
     if not np.isfinite(array).all():
         raise InvalidInputError(

@@ -16,27 +16,19 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from qpm_opt import (
     Assignment,
-    AssignmentProblem,
     InvalidInputError,
-    QPMError,
-    penalties_from_similarity,
-    solve_assignment,
-    verify,
 )
 from qpm_vision._data_identity import data_identity
 from qpm_vision._preflight import (
-    pick_device,
     refuse_changed_config,
     refuse_changed_data,
     refuse_misfit,
@@ -44,23 +36,22 @@ from qpm_vision._preflight import (
     refuse_other_cropping,
 )
 from qpm_vision._progress import Reporter, SilentReporter
+from qpm_vision._work import Work, make_problem, split_of
 from qpm_vision.backbones import build_backbone
-from qpm_vision.checkpoint import load_checkpoint, require_preprocessing, save_checkpoint
+from qpm_vision.checkpoint import require_preprocessing
 from qpm_vision.config import RunConfig
-from qpm_vision.data import ImageData, ImageSet, JoinedImages, load_data, make_loader
-from qpm_vision.evaluation import Scores, evaluate
+from qpm_vision.data import ImageData, JoinedImages, load_data
+from qpm_vision.evaluation import Scores
 from qpm_vision.explain import Explainer, closest_pair, collect_gallery, plot_comparison, plot_overview
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.labels import draw_assignment, draw_convergence
 from qpm_vision.model import DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
-from qpm_vision.statistics import FeatureStatistics, Locality, feature_redundancy
-from qpm_vision.training import TrainingSettings, accuracy, train
+from qpm_vision.statistics import FeatureStatistics, Locality
+from qpm_vision.training import Classifier, TrainingSettings, accuracy
 
 __all__ = ["evaluate_run", "run"]
-
-Classifier = DenseClassifier | QPMClassifier
 
 _COARSE = 4
 
@@ -102,7 +93,7 @@ def run(
             return place
     else:
         place.refuse_foreign_content()
-    images = load_data(config.data, **_split_of(config)) if data is None else data
+    images = load_data(config.data, **split_of(config)) if data is None else data
     identity = data_identity(images)
     if begun:
         refuse_changed_data(place, config.data, identity)
@@ -119,7 +110,7 @@ def run(
         finished = place.stages()
         if finished:
             report.message(f"{place.path}: {', '.join(finished)} already finished")
-        work = _Work(config, place, report, images)
+        work = Work(config, place, report, images)
         for stage in STAGES:
             if stage in finished:
                 continue
@@ -163,7 +154,7 @@ def evaluate_run(
     folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder.open(run_folder)
     config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
     folder.require("fine-tuning", "has no finished model")
-    images = data if isinstance(data, ImageData) else load_data(data or config.data, **_split_of(config))
+    images = data if isinstance(data, ImageData) else load_data(data or config.data, **split_of(config))
     identity = folder.read_json("data.json")
     refuse_other_classes(tuple(identity["class_names"]), images.class_names)
     refuse_other_cropping(identity.get("cropping"), images.cropping)
@@ -172,12 +163,8 @@ def evaluate_run(
     elif not isinstance(data, ImageData) and not images.divided:
         everything = JoinedImages(images.train, images.test)
         images = dataclasses.replace(images, train=everything.subset([]), test=everything)
-    work = _Work(config, folder, SilentReporter() if reporter is None else reporter, images)
+    work = Work(config, folder, SilentReporter() if reporter is None else reporter, images)
     return {name: _scores(work, name, size) for name in _MODELS}
-
-
-def _split_of(config: RunConfig) -> dict[str, Any]:
-    return {"test_share": config.test_share, "seed": config.seed}
 
 
 def _described(data: ImageData) -> str:
@@ -188,57 +175,10 @@ def _described(data: ImageData) -> str:
     )
 
 
-@dataclass
-class _Work:
-    """What the stages share; models are loaded from the folder when a stage asks for them."""
-
-    config: RunConfig
-    folder: RunFolder
-    report: Reporter
-    data: ImageData
-
-    @property
-    def n_classes(self) -> int:
-        return len(self.data.class_names)
-
-    @cached_property
-    def device(self) -> torch.device:
-        device = pick_device(self.config.device)
-        _log.info("computing on %s", device)
-        return device
-
-    def load(self, name: str, kind: type[Any]) -> tuple[Any, Preprocessing]:
-        """A model of the folder, on the device, and its preprocessing."""
-        try:
-            model, preprocessing, _ = load_checkpoint(self.folder.path / name)
-        except QPMError as error:
-            stage = "dense" if name.startswith("dense") else "fine-tuning"
-            raise RunFolderError(f"{error} Train again with `--redo {stage}`.") from error
-        if not isinstance(model, kind):
-            raise RunFolderError(
-                f"The file {str(self.folder.path / name)!r} must hold a {kind.__name__}. Got a {type(model).__name__}; "
-                "train again with `--redo dense`."
-            )
-        return model.to(self.device), preprocessing
-
-    def batches(self, images: ImageSet, preprocessing: Preprocessing) -> Iterable[tuple[Tensor, Tensor]]:
-        """Un-augmented batches in order."""
-        loader: Iterable[tuple[Tensor, Tensor]] = make_loader(
-            images,
-            preprocessing.transform(),
-            batch_size=self.config.dense.batch_size,
-            workers=self.config.workers,
-        )
-        return loader
-
-    def counter(self, task: str, total: int) -> Callable[[int], None]:
-        return lambda done: self.report.advance(task, done, total)
-
-
 # -- stages --------------------------------------------------------------------------------------------------------
 
 
-def _dense(work: _Work) -> None:
+def _dense(work: Work) -> None:
     torch.manual_seed(work.config.seed)
     backbone = build_backbone(work.config.backbone, weights=work.config.weights)
     preprocessing = backbone.preprocessing
@@ -253,10 +193,10 @@ def _dense(work: _Work) -> None:
             "a larger size, or a backbone of a smaller stride, gives more"
         )
     _train(work, "dense", model, preprocessing, work.config.dense)
-    _save(work, "dense.safetensors", model, preprocessing)
+    work.save(work.folder.path / "dense.safetensors", model, preprocessing)
 
 
-def _statistics(work: _Work) -> None:
+def _statistics(work: Work) -> None:
     model, preprocessing = work.load("dense.safetensors", DenseClassifier)
     n_features = model.weight.shape[1]
     statistics = FeatureStatistics(work.n_classes, n_features)
@@ -287,30 +227,10 @@ def _statistics(work: _Work) -> None:
     )
 
 
-def _assignment(work: _Work) -> None:
+def _assignment(work: Work) -> None:
     config = work.config
-    statistics = work.folder.read_npz("statistics.npz")
-    dead = np.flatnonzero(statistics["dead"])
-    alive = len(statistics["dead"]) - len(dead)
-    if config.n_select > alive:
-        raise InvalidInputError(
-            f"The 'n_select' parameter must be at most the {alive} features that vary over the training images "
-            f"({len(dead)} of {len(statistics['dead'])} do not). Got {config.n_select}; lower it in a new run, or use "
-            "another backbone."
-        )
     work.report.message("searching the threshold of the penalties")
-    penalties = penalties_from_similarity(
-        feature_redundancy(statistics["A"]), n_select=config.n_select, threshold=config.threshold, seed=config.seed
-    )
-    problem = AssignmentProblem(
-        statistics["A"],
-        penalties,
-        statistics["b"],
-        n_select=config.n_select,
-        n_per_class=config.n_per_class,
-        excluded_features=dead,
-        class_labels=work.data.class_names,
-    )
+    problem, penalties = make_problem(config, work.folder.read_npz("statistics.npz"), class_names=work.data.class_names)
     problem.save(work.folder.path / "problem.npz")
     work.folder.write_json(
         "threshold.json",
@@ -322,19 +242,7 @@ def _assignment(work: _Work) -> None:
             "proven": bool(penalties.proven),
         },
     )
-    limit = config.solve_seconds
-    result = solve_assignment(
-        problem,
-        solver=config.solver,
-        time_limit=limit,
-        seed=config.seed,
-        progress=None
-        if limit is None
-        else lambda state: work.report.advance("solving", min(int(state.time), int(limit)), int(limit)),
-    )
-    checked = verify(problem, result)
-    if not checked.ok:
-        raise QPMError(f"The solver {result.solver!r} returned an invalid assignment; please report this.\n{checked}")
+    result = work.solve(problem)
     gap = "no bound" if result.gap is None else f"gap {result.gap:.2%}"
     work.report.message(f"assignment by {result.solver}: objective {result.objective:.4f}, {gap}")
     idle = int((~result.weights.any(axis=0)).sum())
@@ -343,13 +251,13 @@ def _assignment(work: _Work) -> None:
     result.save(work.folder.path / "assignment.npz")
 
 
-def _fine_tuning(work: _Work) -> None:
+def _fine_tuning(work: Work) -> None:
     model, preprocessing = _untuned(work)
     _train(work, "fine-tuning", model, preprocessing, work.config.fine_tuning)
-    _save(work, "qpm.safetensors", model, preprocessing)
+    work.save(work.folder.path / "qpm.safetensors", model, preprocessing)
 
 
-def _evaluation(work: _Work) -> None:
+def _evaluation(work: Work) -> None:
     metrics: dict[str, Any] = {name: _scores(work, name).to_dict() for name in _MODELS}
     model, preprocessing = _untuned(work)
     before = accuracy(model, work.batches(work.data.test, preprocessing), work.device)
@@ -373,7 +281,7 @@ def _evaluation(work: _Work) -> None:
     work.folder.write_json("metrics.json", metrics)
 
 
-def _explanation(work: _Work) -> None:
+def _explanation(work: Work) -> None:
     model, preprocessing = work.load("qpm.safetensors", QPMClassifier)
     images = work.data.train
     gallery: Gallery = collect_gallery(
@@ -397,7 +305,7 @@ def _explanation(work: _Work) -> None:
         work.folder.write_path(f"figures/{name}.png", partial(figure.savefig, dpi=150))
 
 
-_STAGES: dict[str, Callable[[_Work], None]] = {
+_STAGES: dict[str, Callable[[Work], None]] = {
     "dense": _dense,
     "statistics": _statistics,
     "assignment": _assignment,
@@ -416,23 +324,12 @@ _MODELS: dict[str, tuple[str, type[Any]]] = {
 # -- what stages share ---------------------------------------------------------------------------------------------
 
 
-def _scores(work: _Work, name: str, size: int | None = None) -> Scores:
+def _scores(work: Work, name: str, size: int | None = None) -> Scores:
     file, kind = _MODELS[name]
     model, preprocessing = work.load(file, kind)
     if size is not None:
         require_preprocessing(preprocessing, dataclasses.replace(preprocessing, size=size))
-    data = work.data
-    return evaluate(
-        model,
-        work.batches(data.train, preprocessing) if len(data.train) else None,
-        work.batches(data.test, preprocessing),
-        n_train=len(data.train),
-        class_relation=data.class_relation,
-        binary=kind is QPMClassifier,
-        seed=work.config.seed,
-        device=work.device,
-        on_images=work.counter(f"evaluating {name}", len(data.train) + len(data.test)),
-    )
+    return work.score(name, model, preprocessing)
 
 
 def _read_assignment(folder: RunFolder) -> Assignment:
@@ -442,7 +339,7 @@ def _read_assignment(folder: RunFolder) -> Assignment:
         raise RunFolderError(f"{error} Train again with `--redo assignment`.") from error
 
 
-def _untuned(work: _Work) -> tuple[QPMClassifier, Preprocessing]:
+def _untuned(work: Work) -> tuple[QPMClassifier, Preprocessing]:
     """The interpretable model as the assignment makes it, its backbone that of the dense model."""
     dense, preprocessing = work.load("dense.safetensors", DenseClassifier)
     statistics = work.folder.read_npz("statistics.npz")
@@ -454,39 +351,9 @@ def _untuned(work: _Work) -> tuple[QPMClassifier, Preprocessing]:
     return model.to(work.device), preprocessing
 
 
-def _train(
-    work: _Work, stage: str, model: Classifier, preprocessing: Preprocessing, settings: TrainingSettings
-) -> None:
+def _train(work: Work, stage: str, model: Classifier, preprocessing: Preprocessing, settings: TrainingSettings) -> None:
     work.folder.drop_history(stage)
-    settings = settings.for_images(len(work.data.train))
-
-    def on_epoch(row: dict[str, Any], _model: Classifier) -> None:
-        work.folder.add_history(stage, row)
-        work.report.message(
-            f"{stage}, epoch {row['epoch']}/{settings.epochs}: loss {row['loss']:.4f}, "
-            f"training accuracy {row['accuracy']:.1%}, {row['seconds']:.1f} s"
-        )
-
-    train(
-        model,
-        work.data.train,
-        settings,
-        preprocessing=preprocessing,
-        device=work.device,
-        seed=work.config.seed,
-        workers=work.config.workers,
-        on_epoch=on_epoch,
-        progress=lambda done, total, detail: work.report.advance(stage, done, total, detail),
-    )
-
-
-def _save(work: _Work, name: str, model: Classifier, preprocessing: Preprocessing) -> None:
-    save_checkpoint(
-        work.folder.path / name,
-        model,
-        preprocessing,
-        {"class_names": list(work.data.class_names), "config": work.config.to_dict()},
-    )
+    work.train(stage, model, preprocessing, settings, on_epoch=lambda row, _model: work.folder.add_history(stage, row))
 
 
 def _note_times(place: RunFolder) -> None:

@@ -22,7 +22,7 @@ from qpm_vision.checkpoint import (
     require_preprocessing,
     save_checkpoint,
 )
-from qpm_vision.model import DenseClassifier, QPMClassifier
+from qpm_vision.model import DenseClassifier, QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ def qpm() -> QPMClassifier:
     ).eval()
 
 
+def sparse() -> SparseClassifier:
+    weights = [[0.5, 0, 0], [0, -2, 0], [0, 1e-3, 4]]
+    return SparseClassifier(build_backbone("small"), [5, 0, 2], weights, [0.1, 0, -3], [0.1] * 3, [0.5] * 3, 0.2).eval()
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return save_checkpoint(tmp_path / "model.safetensors", qpm(), SMALL, {"class_names": NAMES})
@@ -62,7 +67,7 @@ def file(tmp_path: Path) -> Path:
 # -- round trips ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [dense, qpm])
+@pytest.mark.parametrize("make", [dense, qpm, sparse])
 def test_round_trip(tmp_path: Path, make: Any) -> None:
     model = make()
     extra = {"class_names": NAMES, "config": {"seed": 3, "size": None, "rates": [0.1, 1e-7]}}
@@ -92,6 +97,7 @@ def test_the_header_says_what_it_is_without_this_package(file: Path) -> None:
         "format": 1,
         "kind": "qpm",
         "backbone": "small",
+        "backbone_description": None,
         "layer": None,
         "n_classes": 3,
         "n_features": 6,
@@ -254,7 +260,7 @@ def test_every_tensor_that_does_not_fit_is_listed(file: Path) -> None:
     [
         ({"format": 2}, r"must have format 1. Got 2; read it with the release"),
         ({"format": "left out"}, r"must have format 1. Got None"),
-        ({"kind": "sparse"}, r"unknown kind of model \('sparse'\)"),
+        ({"kind": "tree"}, r"unknown kind of model \('tree'\)"),
         ({"preprocessing": "left out"}, r"header is incomplete \('preprocessing'\)"),
         ({"preprocessing": {"size": 3}}, r"header is incomplete"),
         ({"n_select": None}, r"header does not fit"),

@@ -14,7 +14,7 @@ from torch import nn
 
 from qpm_opt import InvalidInputError
 from qpm_vision.backbones import Backbone
-from qpm_vision.model import DenseClassifier, ModelOutput, QPMClassifier
+from qpm_vision.model import DenseClassifier, ModelOutput, QPMClassifier, SparseClassifier
 
 SELECTED = [4, 1, 2]
 WEIGHTS = [[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1]]
@@ -172,3 +172,36 @@ def test_plain_modules_and_impossible_class_counts_are_refused() -> None:
     for wrong in (0, True, 2.0):
         with pytest.raises(InvalidInputError, match=r"'n_classes'"):
             DenseClassifier(backbone(), wrong)  # type: ignore[arg-type]
+
+
+# -- real weights --------------------------------------------------------------------------------------------------
+
+
+def test_sparse_is_the_formula_with_a_bias() -> None:
+    weights = [[0.5, 0.0, -2.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+    bias = [0.5, -1.0, 2.0, 0.0]
+    values = {**GOOD, "weights": weights}
+    model = SparseClassifier(backbone(), **values, bias=bias).eval()
+    binary = QPMClassifier(model.backbone, **GOOD).eval()
+    images = torch.randn(3, 3, 8, 8)
+    output, other = model(images), binary(images)
+    torch.testing.assert_close(output.maps, other.maps)
+    torch.testing.assert_close(output.features, other.features)
+    normalised = (output.features - model.mean) / model.std.clamp(min=1e-6)
+    torch.testing.assert_close(output.logits, normalised @ torch.tensor(weights).T + torch.tensor(bias))
+    assert {name for name, _ in model.named_parameters()} == {"backbone.module.weight", "backbone.module.bias"}
+    assert model.n_classes == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": [[float("nan")] * 3]}, "'weights' parameter must be finite. Got 3"),
+        ({"weights": [[1.0, 2.0]]}, "a column for each of the 3 selected"),
+        ({"bias": [0.0]}, "'bias' parameter must have an entry for each of the 4 classes"),
+        ({"bias": [0.0, float("inf"), 0.0, 0.0]}, "'bias' parameter must be finite"),
+    ],
+)
+def test_what_a_sparse_head_refuses(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        SparseClassifier(backbone(), **{**GOOD, "bias": [0.0] * 4, **changes})

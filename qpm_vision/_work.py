@@ -1,0 +1,269 @@
+"""What the stages of a run and a comparison share: models of the run folder, batches, training, solving, scoring."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from qpm_opt import (
+    Assignment,
+    AssignmentProblem,
+    InvalidInputError,
+    Penalties,
+    QPMError,
+    penalties_from_similarity,
+    solve_assignment,
+    verify,
+)
+from qpm_vision._preflight import pick_device
+from qpm_vision._progress import Reporter
+from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
+from qpm_vision.config import RunConfig
+from qpm_vision.data import ImageData, ImageSet, make_loader
+from qpm_vision.evaluation import Scores, evaluate
+from qpm_vision.model import QPMClassifier
+from qpm_vision.preprocessing import Preprocessing
+from qpm_vision.run_folder import RunFolder, RunFolderError
+from qpm_vision.statistics import feature_redundancy
+from qpm_vision.training import Classifier, TrainingSettings, train
+
+__all__ = ["MOST_IN_MEMORY", "Work", "live_features", "make_problem", "split_of"]
+
+MOST_IN_MEMORY = 1 << 30
+"""Bytes of pooled features that are kept in memory; more are mapped from a file."""
+
+_log = logging.getLogger(__name__)
+
+
+def split_of(config: RunConfig) -> dict[str, Any]:
+    """What `load_data` needs to divide the images of a run as the run did."""
+    return {"test_share": config.test_share, "seed": config.seed}
+
+
+def live_features(statistics: Mapping[str, npt.NDArray[Any]], n_select: int) -> npt.NDArray[np.int64]:
+    """Features that vary over the training images.
+
+    Raises:
+        InvalidInputError: They are fewer than `n_select`.
+    """
+    dead = statistics["dead"]
+    alive = np.flatnonzero(~dead)
+    if n_select > len(alive):
+        raise InvalidInputError(
+            f"The 'n_select' parameter must be at most the {len(alive)} features that vary over the training images "
+            f"({int(dead.sum())} of {len(dead)} do not). Got {n_select}; lower it in a new run, or use another "
+            "backbone."
+        )
+    return alive
+
+
+def make_problem(
+    config: RunConfig, statistics: Mapping[str, npt.NDArray[Any]], *, class_names: Sequence[str]
+) -> tuple[AssignmentProblem, Penalties]:
+    """The assignment problem of a run, and the penalties in it.
+
+    Args:
+        config: Says `n_select`, `n_per_class`, `threshold` and `seed`.
+        statistics: A (n_classes, n_features), b (n_features,) and dead (n_features,) of a run.
+        class_names: One for each class.
+
+    Raises:
+        InvalidInputError: Too few features vary.
+    """
+    live_features(statistics, config.n_select)
+    penalties = penalties_from_similarity(
+        feature_redundancy(statistics["A"]), n_select=config.n_select, threshold=config.threshold, seed=config.seed
+    )
+    problem = AssignmentProblem(
+        statistics["A"],
+        penalties,
+        statistics["b"],
+        n_select=config.n_select,
+        n_per_class=config.n_per_class,
+        excluded_features=np.flatnonzero(statistics["dead"]),
+        class_labels=class_names,
+    )
+    return problem, penalties
+
+
+@dataclass
+class Work:
+    """A run folder with the data and the device; models are loaded from the folder when they are asked for."""
+
+    config: RunConfig
+    folder: RunFolder
+    report: Reporter
+    data: ImageData
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.data.class_names)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        device = pick_device(self.config.device)
+        _log.info("computing on %s", device)
+        return device
+
+    def load(self, name: str, kind: type[Any]) -> tuple[Any, Preprocessing]:
+        """A model of the folder, on the device, and its preprocessing.
+
+        Raises:
+            RunFolderError: The file is missing, damaged or holds another kind of model.
+        """
+        try:
+            model, preprocessing, _ = load_checkpoint(self.folder.path / name)
+        except QPMError as error:
+            stage = "dense" if name.startswith("dense") else "fine-tuning"
+            raise RunFolderError(f"{error} Train again with `--redo {stage}`.") from error
+        if not isinstance(model, kind):
+            raise RunFolderError(
+                f"The file {str(self.folder.path / name)!r} must hold a {kind.__name__}. Got a {type(model).__name__}; "
+                "train again with `--redo dense`."
+            )
+        return model.to(self.device), preprocessing
+
+    def save(self, path: str | os.PathLike[str], model: Classifier, preprocessing: Preprocessing) -> None:
+        """Write a model with the names of the classes and the configuration."""
+        save_checkpoint(
+            path,
+            model,
+            preprocessing,
+            {"class_names": list(self.data.class_names), "config": self.config.to_dict()},
+        )
+
+    def batches(self, images: ImageSet, preprocessing: Preprocessing) -> Iterable[tuple[Tensor, Tensor]]:
+        """Un-augmented batches in order."""
+        loader: Iterable[tuple[Tensor, Tensor]] = make_loader(
+            images,
+            preprocessing.transform(),
+            batch_size=self.config.dense.batch_size,
+            workers=self.config.workers,
+        )
+        return loader
+
+    def counter(self, task: str, total: int) -> Callable[[int], None]:
+        """A function that tells the reporter how many of `total` are done."""
+        return lambda done: self.report.advance(task, done, total)
+
+    def solve(self, problem: AssignmentProblem) -> Assignment:
+        """Solve with the solver and the time limit of the run.
+
+        Raises:
+            QPMError: The solver returned something invalid.
+        """
+        limit = self.config.solve_seconds
+        result = solve_assignment(
+            problem,
+            solver=self.config.solver,
+            time_limit=limit,
+            seed=self.config.seed,
+            progress=None
+            if limit is None
+            else lambda state: self.report.advance("solving", min(int(state.time), int(limit)), int(limit)),
+        )
+        checked = verify(problem, result)
+        if not checked.ok:
+            raise QPMError(
+                f"The solver {result.solver!r} returned an invalid assignment; please report this.\n{checked}"
+            )
+        return result
+
+    def train(
+        self,
+        task: str,
+        model: Classifier,
+        preprocessing: Preprocessing,
+        settings: TrainingSettings,
+        *,
+        seed: int | None = None,
+        on_epoch: Callable[[dict[str, Any], Classifier], None] | None = None,
+    ) -> None:
+        """Train on the training images.
+
+        Args:
+            task: What to call it.
+            model: Trained in place.
+            preprocessing: Of the images.
+            settings: How.
+            seed: That of the run by default.
+            on_epoch: Called after each epoch with its row and the model.
+        """
+        settings = settings.for_images(len(self.data.train))
+
+        def tell(row: dict[str, Any], trained: Classifier) -> None:
+            if on_epoch is not None:
+                on_epoch(row, trained)
+            self.report.message(
+                f"{task}, epoch {row['epoch']}/{settings.epochs}: loss {row['loss']:.4f}, "
+                f"training accuracy {row['accuracy']:.1%}, {row['seconds']:.1f} s"
+            )
+
+        train(
+            model,
+            self.data.train,
+            settings,
+            preprocessing=preprocessing,
+            device=self.device,
+            seed=self.config.seed if seed is None else seed,
+            workers=self.config.workers,
+            on_epoch=tell,
+            progress=lambda done, total, detail: self.report.advance(task, done, total, detail),
+        )
+
+    def score(self, task: str, model: Classifier, preprocessing: Preprocessing) -> Scores:
+        """All figures of merit; those of training images where there are any."""
+        data = self.data
+        return evaluate(
+            model,
+            self.batches(data.train, preprocessing) if len(data.train) else None,
+            self.batches(data.test, preprocessing),
+            n_train=len(data.train),
+            class_relation=data.class_relation,
+            binary=isinstance(model, QPMClassifier),
+            seed=self.config.seed,
+            device=self.device,
+            on_images=self.counter(f"evaluating {task}", len(data.train) + len(data.test)),
+        )
+
+    def pooled(
+        self, task: str, model: Classifier, preprocessing: Preprocessing, n_features: int, scratch: Path | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Pooled features of the training images as the model gives them, (n_images, n_features).
+
+        Args:
+            task: What to call it.
+            model: In evaluation mode afterwards.
+            preprocessing: Of the images.
+            n_features: How many features the model gives.
+            scratch: A .npy file to map into memory where the features take more than `MOST_IN_MEMORY`; None to keep
+                them in memory anyway.
+        """
+        shape = (len(self.data.train), n_features)
+        values: npt.NDArray[np.float32]
+        if scratch is not None and 4 * math.prod(shape) > MOST_IN_MEMORY:
+            values = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float32, shape=shape)
+        else:
+            values = np.empty(shape, dtype=np.float32)
+        tell = self.counter(f"features of {task}", shape[0])
+        done = 0
+        model.eval()
+        with torch.no_grad():
+            for images, _ in self.batches(self.data.train, preprocessing):
+                values[done : done + len(images)] = model(images.to(self.device)).features.float().cpu().numpy()
+                done += len(images)
+                tell(done)
+        return values
