@@ -438,7 +438,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--methods",
         help="some of dense, qpm, greedy, random, sldd, qsenn, qpm-no-redundancy, qpm-no-bias, qpm-no-similarity, with "
-        "commas, or all (default: those without a no-)",
+        "commas, or all (default: the first six)",
     )
     compare.add_argument("--seeds", type=int, default=3, help="how often each is fine-tuned (default: %(default)s)")
     for option, meaning in (("--n-select", "features to keep"), ("--n-per-class", "features of each class")):
