@@ -185,7 +185,8 @@ def test_registered_backbones_are_built_by_name() -> None:
     build_backbone("one", weights="random")
     build_backbone("two", weights="random")
     assert made == ["pretrained", "blank", "only"]
-    assert backbone_names() == ("efficientnet-lite0", "efficientnet-lite0-stride16", "one", "two")
+    assert {"efficientnet-lite0", "resnet50-stride8", "one", "two"} <= set(backbone_names())
+    assert list(backbone_names()) == sorted(backbone_names())
     with pytest.raises(InvalidInputError, match=r"no backbone has yet. Got 'one'"):
         register_backbone("one", lambda: builder("again"))
     with pytest.raises(InvalidInputError, match="not empty"):

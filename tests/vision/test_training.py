@@ -443,5 +443,5 @@ def test_lite0_fits_digits() -> None:
     torch.manual_seed(0)
     backbone = build_backbone("efficientnet-lite0")
     backbone.preprocessing = replace(backbone.preprocessing, size=64)
-    history = train(DenseClassifier(backbone, 10), few, replace(SMALL_DENSE, epochs=3, batch_size=16))
+    history = train(DenseClassifier(backbone, 10), few, replace(SMALL_DENSE, least_steps=64, batch_size=16))
     assert history[-1]["accuracy"] > max(0.7, 2 * history[0]["accuracy"])
