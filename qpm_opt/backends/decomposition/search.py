@@ -34,8 +34,12 @@ _EXACT = 1e-9
 _PATIENCE = 30
 _STALE_RESTARTS = 6
 _DOUBT = 0.02
-_CORE = 8
-"""Searches guided by a relaxation exchange this many times n_select features: those that it promises most of."""
+_CORE = 5
+_SEMIDEFINITE_CORE = 8
+"""Searches guided by a relaxation exchange this many times n_select features: those that it promises most of.
+
+More where the semidefinite bound promises, which tells good features apart less sharply.
+"""
 
 _LEAST_SHRINKAGE = 0.85
 _SMALL_GAP = 0.01
@@ -153,7 +157,7 @@ class Search:
         if point is None:
             self._tighten(tree.bound, "proof")
             return None
-        self._take_guide(kept, point.x, -np.abs(point.reduced))
+        self._take_guide(kept, point.x, -np.abs(point.reduced), _CORE)
         self._restart()
         self._tighten(tree.bound, "cutting planes")
         self._kept[kept[tree.upper < 0.5]] = False
@@ -206,7 +210,7 @@ class Search:
             without, including = np.full(len(self._kept), np.inf), np.full(len(self._kept), np.inf)
             without[kept], including[kept] = certificate.without, certificate.including
             self._fix(without, including)
-            self._take_guide(kept, iteration.x, certificate.including)
+            self._take_guide(kept, iteration.x, certificate.including, _SEMIDEFINITE_CORE)
             self._search_core()
             if len(bounds) % 3 == 2:
                 self._restart()
@@ -291,13 +295,13 @@ class Search:
             self._search_core()
             stale = 0 if self._objective() > before else stale + 1
 
-    def _take_guide(self, kept: IntArray, x: FloatArray, promise: FloatArray) -> None:
+    def _take_guide(self, kept: IntArray, x: FloatArray, promise: FloatArray, core: int) -> None:
         """Let searches start near a relaxation's solution, and stay among the features that promise most."""
         space = self._everything
         self._guide = np.zeros(len(space.features))
         self._guide[kept] = np.clip(x, 0.0, 1.0)
         promise = np.where(x > 0.5, np.inf, promise)
-        self._core = np.union1d(kept[largest(promise, _CORE * space.n_select)], np.flatnonzero(space.forced))
+        self._core = np.union1d(kept[largest(promise, core * space.n_select)], np.flatnonzero(space.forced))
         self._climb(kept[largest(x, space.n_select)])
 
     # -- bounds --------------------------------------------------------------------------------------------------------
