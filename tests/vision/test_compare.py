@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ from qpm_vision.data import ImageData
 from qpm_vision.model import QPMClassifier, SparseClassifier
 from qpm_vision.pipeline import run
 from qpm_vision.run_folder import RunFolder, RunFolderError
-from tests.vision.test_pipeline import tiny_config
-from tests.vision.tiny import registered, tiny_data
+from tests.vision.tiny import tiny_config, tiny_data
+
+pytestmark = pytest.mark.usefixtures("tiny_registered")
 
 RELATION = np.array([[0.0, 0.9, 0.1, 0.2], [0.9, 0.0, 0.3, 0.1], [0.1, 0.3, 0.0, 0.8], [0.2, 0.1, 0.8, 0.0]])
 
@@ -35,14 +35,8 @@ def data() -> ImageData:
     return replace(tiny_data(), class_relation=RELATION)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _backbone() -> Iterator[None]:
-    with registered():
-        yield
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def finished(tiny_registered: None, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return run(tiny_config(), tmp_path_factory.mktemp("compared") / "run", data=data())
 
 

@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +21,17 @@ from qpm_vision import cli
 from qpm_vision.backbones import Backbone
 from qpm_vision.export import Exported, ExportError, export_model
 from qpm_vision.model import QPMClassifier
-from qpm_vision.pipeline import run
 from qpm_vision.predict import Predictor, load_model
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import RunFolder, RunFolderError
-from tests.vision.test_pipeline import tiny_config
-from tests.vision.tiny import CLASSES, TINY_SIZE, registered, tiny_backbone, tiny_data
+from tests.vision.tiny import CLASSES, TINY_SIZE, tiny_backbone, tiny_data
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in export._ONNX_PACKAGES), reason="qpm[export] is not installed"
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _backbone() -> Iterator[None]:
-    with registered():
-        yield
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return run(tiny_config(), tmp_path_factory.mktemp("export") / "run", data=tiny_data())
+pytestmark = pytest.mark.usefixtures("tiny_registered")
 
 
 @pytest.fixture(scope="module")

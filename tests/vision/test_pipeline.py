@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from qpm_vision.pipeline import evaluate_run, run
 from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
 from qpm_vision.training import TrainingSettings
 from tests.vision.data_trees import write_cub
-from tests.vision.tiny import CLASSES, TINY, registered, tiny_data
+from tests.vision.tiny import CLASSES, tiny_config, tiny_data
 
 FILES = {
     "assignment.npz",
@@ -52,22 +51,7 @@ FILES = {
 }
 
 
-def tiny_config(**changes: Any) -> RunConfig:
-    config = RunConfig("tiny", backbone=TINY, n_select=4, n_per_class=2, solve_seconds=5.0, device="cpu")
-    small = {"epochs": 2, "least_steps": 0, "batch_size": 16, "augmentation": "none"}
-    config = replace(config, dense=replace(config.dense, **small), fine_tuning=replace(config.fine_tuning, **small))
-    return replace(config, **changes)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _backbone() -> Iterator[None]:
-    with registered():
-        yield
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return run(tiny_config(), tmp_path_factory.mktemp("finished") / "run", data=tiny_data())
+pytestmark = pytest.mark.usefixtures("tiny_registered")
 
 
 @pytest.fixture
@@ -283,8 +267,7 @@ def test_a_killed_process_leaves_a_run_that_continues(tmp_path: Path) -> None:
     code = textwrap.dedent(
         f"""
         from dataclasses import replace
-        from tests.vision.test_pipeline import tiny_config
-        from tests.vision.tiny import registered, tiny_data
+        from tests.vision.tiny import registered, tiny_config, tiny_data
         from qpm_vision.pipeline import run
         with registered():
             config = tiny_config()

@@ -26,22 +26,11 @@ from qpm_vision._image_input import find_images
 from qpm_vision.data.images import UnreadableImageError, read_image
 from qpm_vision.explain import load_explainer
 from qpm_vision.model import QPMClassifier
-from qpm_vision.pipeline import run
 from qpm_vision.predict import Prediction, Predictor, load_model
 from qpm_vision.run_folder import RunFolder, RunFolderError
-from tests.vision.test_pipeline import tiny_config
-from tests.vision.tiny import CLASSES, TINY_SIZE, registered, tiny_backbone, tiny_data
+from tests.vision.tiny import CLASSES, TINY_SIZE, tiny_backbone, tiny_data
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _backbone() -> Iterator[None]:
-    with registered():
-        yield
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return run(tiny_config(), tmp_path_factory.mktemp("predict") / "run", data=tiny_data())
+pytestmark = pytest.mark.usefixtures("tiny_registered")
 
 
 @pytest.fixture(scope="module")

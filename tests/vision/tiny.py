@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from qpm_vision.backbones import Backbone, register_backbone
+from qpm_vision.config import RunConfig
 from qpm_vision.data import ArrayImages, ImageData
 from qpm_vision.preprocessing import Preprocessing
 
@@ -53,6 +56,13 @@ def _images(per_class: int, seed: int) -> ArrayImages:
         top, left = corners[label] + rng.integers(0, 2, 2)
         image[top : top + 5, left : left + 5] += np.multiply(colours[label], 180).astype(np.uint8)
     return ArrayImages(pixels, labels, CLASSES)
+
+
+def tiny_config(**changes: Any) -> RunConfig:
+    config = RunConfig("tiny", backbone=TINY, n_select=4, n_per_class=2, solve_seconds=5.0, device="cpu")
+    small = {"epochs": 2, "least_steps": 0, "batch_size": 16, "augmentation": "none"}
+    config = replace(config, dense=replace(config.dense, **small), fine_tuning=replace(config.fine_tuning, **small))
+    return replace(config, **changes)
 
 
 @contextmanager
