@@ -9,7 +9,7 @@ import torch
 
 from qpm_opt import InvalidInputError, backend_version
 from qpm_vision._data_identity import identity_differences
-from qpm_vision.backbones import RANDOM, build_backbone
+from qpm_vision.backbones import build_backbone
 from qpm_vision.config import RunConfig, differences
 from qpm_vision.data import ImageData
 from qpm_vision.run_folder import RunFolder
@@ -46,10 +46,10 @@ def refuse_changed_data(place: RunFolder, source: str, identity: dict[str, Any])
         )
 
 
-def refuse_misfit(config: RunConfig, data: ImageData, *, begun: bool) -> None:
+def refuse_misfit(config: RunConfig, data: ImageData, *, trained: bool) -> None:
     """Raise where configuration, data, backbone, solver and machine do not fit together.
 
-    The weights of the backbone are read where the run is new only: later on they are in its checkpoints.
+    Once the dense model is trained, the backbone is the one in its checkpoint, and its files may be gone.
     """
     n_classes = len(data.class_names)
     if n_classes < 2:
@@ -63,7 +63,9 @@ def refuse_misfit(config: RunConfig, data: ImageData, *, begun: bool) -> None:
     pick_device(config.device)
     if config.solver != "auto":
         backend_version(config.solver)
-    backbone = build_backbone(config.backbone, weights=RANDOM if begun else config.weights)
+    if trained:
+        return
+    backbone = build_backbone(config.backbone, weights=config.weights)
     if config.n_select > backbone.n_features:
         raise InvalidInputError(
             f"The 'n_select' parameter must be at most the {backbone.n_features} features of the backbone "

@@ -97,7 +97,7 @@ def run(
     identity = data_identity(images)
     if begun:
         refuse_changed_data(place, config.data, identity)
-    refuse_misfit(config, images, begun=begun)
+    refuse_misfit(config, images, trained=begun and "dense" in place.stages() and redo != "dense")
     if not begun:
         RunFolder.create(folder, config.to_dict())
     with place.lock(), report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from qpm_vision.backbones.torchvision_models import build_resnet
 from qpm_vision.backbones.weights import load_weights
 from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
 from qpm_vision.model import QPMClassifier
+from qpm_vision.pipeline import run
 from qpm_vision.statistics import FeatureStatistics, Locality
 from qpm_vision.training import TrainingSettings, train
+from tests.vision.tiny import tiny_config, tiny_data
 
 N_CLASSES = 3
 
@@ -310,6 +313,18 @@ def test_a_folder_whose_weights_lack_a_tensor_is_refused(tmp_path: Path) -> None
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BackboneWeightsError, match="cls_token"):
         build_backbone(f"hf:{folder}")
+
+
+def test_a_trained_run_goes_on_where_the_folder_of_its_backbone_is_gone(tmp_path: Path) -> None:
+    folder = _transformers_folder("vit", tmp_path / "model")
+    config = tiny_config(backbone=f"hf:{folder}", size=64)
+    finished = run(config, tmp_path / "run", data=tiny_data())
+    scores = finished.read_json("metrics.json")["qpm"]
+    shutil.rmtree(folder)
+    again = run(config, tmp_path / "run", data=tiny_data(), redo="evaluation")
+    assert again.read_json("metrics.json")["qpm"] == scores
+    with pytest.raises(InvalidInputError, match=r"config\.json"):
+        run(config, tmp_path / "run", data=tiny_data(), redo="dense")
 
 
 def test_the_preprocessing_is_that_of_the_folder(tmp_path: Path) -> None:
