@@ -32,11 +32,11 @@ from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, make_loader
 from qpm_vision.evaluation import Scores, evaluate
-from qpm_vision.model import QPMClassifier
+from qpm_vision.model import Classifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import RunFolder, RunFolderError
 from qpm_vision.statistics import feature_redundancy
-from qpm_vision.training import Classifier, TrainingSettings, train
+from qpm_vision.training import TrainingSettings, train
 
 __all__ = ["MOST_IN_MEMORY", "Work", "live_features", "make_problem", "split_of"]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError
 from qpm_vision.backbones import RANDOM, Backbone, build_backbone
-from qpm_vision.model import DenseClassifier, QPMClassifier, SparseClassifier
+from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ProtocolMismatchError(InvalidInputError):
 
 def save_checkpoint(
     path: str | os.PathLike[str],
-    model: DenseClassifier | QPMClassifier | SparseClassifier,
+    model: Classifier,
     preprocessing: Preprocessing,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -98,7 +98,7 @@ def load_checkpoint(
     *,
     backbone: Backbone | None = None,
     device: torch.device | str = "cpu",
-) -> tuple[DenseClassifier | QPMClassifier | SparseClassifier, Preprocessing, dict[str, Any]]:
+) -> tuple[Classifier, Preprocessing, dict[str, Any]]:
     """Read a model that `save_checkpoint` wrote.
 
     Args:
@@ -158,16 +158,14 @@ def require_preprocessing(expected: Preprocessing, given: Preprocessing) -> None
 # -- header --------------------------------------------------------------------------------------------------------
 
 
-def _header(
-    model: DenseClassifier | QPMClassifier | SparseClassifier, preprocessing: Preprocessing, extra: dict[str, Any]
-) -> str:
+def _header(model: Classifier, preprocessing: Preprocessing, extra: dict[str, Any]) -> str:
     names = extra.get("class_names")
     if names is not None and len(names) != model.n_classes:
         raise InvalidInputError(
             f"The 'extra' parameter must have a name for each of the {model.n_classes} classes in 'class_names'. Got "
             f"{len(names)}."
         )
-    selects = isinstance(model, QPMClassifier | SparseClassifier)
+    selecting = model if isinstance(model, QPMClassifier | SparseClassifier) else None
     header = {
         "format": FORMAT,
         "kind": next((kind for kind, made in _SELECTED.items() if isinstance(model, made)), "dense"),
@@ -177,8 +175,8 @@ def _header(
         "n_classes": model.n_classes,
         "n_features": model.backbone.n_features,
         "class_names": None if names is None else list(names),
-        "n_select": len(model.weight[0]) if selects else None,
-        "dropout": model.dropout.p if isinstance(model, QPMClassifier | SparseClassifier) else None,
+        "n_select": None if selecting is None else len(selecting.selected),
+        "dropout": None if selecting is None else selecting.dropout.p,
         "preprocessing": preprocessing.to_dict(),
         "extra": extra,
     }

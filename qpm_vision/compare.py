@@ -50,10 +50,10 @@ from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, load_data
 from qpm_vision.evaluation import GROUNDING_PAIRS
 from qpm_vision.metrics import structural_grounding
-from qpm_vision.model import QPMClassifier, SparseClassifier
+from qpm_vision.model import Classifier, QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import RunFolder, RunFolderError
-from qpm_vision.training import Classifier, TrainingSettings, accuracy
+from qpm_vision.training import TrainingSettings, accuracy
 
 __all__ = ["ABLATIONS", "METHODS", "NEIGHBOURS", "compare_run"]
 

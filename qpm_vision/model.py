@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qpm_opt import InvalidInputError
 from qpm_vision.backbones import Backbone
 
-__all__ = ["DenseClassifier", "ModelOutput", "QPMClassifier", "SparseClassifier"]
+__all__ = ["Classifier", "DenseClassifier", "ModelOutput", "QPMClassifier", "SparseClassifier"]
 
 _LEAST_DEVIATION = 1e-6
 
@@ -84,7 +84,7 @@ class _SelectedClassifier(nn.Module):
         weights: npt.ArrayLike | Tensor,
         mean: npt.ArrayLike | Tensor,
         std: npt.ArrayLike | Tensor,
-        dropout: float,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
@@ -154,17 +154,6 @@ class QPMClassifier(_SelectedClassifier):
         >>> [tuple(part.shape) for part in model(torch.zeros(5, 3, 8, 8))]
         [(5, 3), (5, 2, 8, 8), (5, 2)]
     """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        selected: npt.ArrayLike | Tensor,
-        weights: npt.ArrayLike | Tensor,
-        mean: npt.ArrayLike | Tensor,
-        std: npt.ArrayLike | Tensor,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(backbone, selected, weights, mean, std, dropout)
 
     @classmethod
     def from_dense(
@@ -274,6 +263,10 @@ class SparseClassifier(_SelectedClassifier):
             InvalidInputError: They are not what the constructor takes.
         """
         type(self)(self.backbone, self.selected, self.weight, self.bias, self.mean, self.std, self.dropout.p)
+
+
+Classifier: TypeAlias = DenseClassifier | QPMClassifier | SparseClassifier
+"""What is trained, saved and scored."""
 
 
 # -- checks --------------------------------------------------------------------------------------------------------

@@ -45,11 +45,11 @@ from qpm_vision.evaluation import Scores
 from qpm_vision.explain import Explainer, closest_pair, collect_gallery, plot_comparison, plot_overview
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.labels import draw_assignment, draw_convergence
-from qpm_vision.model import DenseClassifier, QPMClassifier
+from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
 from qpm_vision.statistics import FeatureStatistics, Locality
-from qpm_vision.training import Classifier, TrainingSettings, accuracy
+from qpm_vision.training import TrainingSettings, accuracy
 
 __all__ = ["evaluate_run", "run"]
 

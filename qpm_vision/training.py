@@ -19,7 +19,7 @@ from torch.nn import functional
 from qpm_opt import InvalidInputError, QPMError
 from qpm_vision.backbones import evaluation_mode
 from qpm_vision.losses import feature_diversity_loss
-from qpm_vision.model import DenseClassifier, QPMClassifier, SparseClassifier
+from qpm_vision.model import Classifier
 from qpm_vision.preprocessing import AUGMENTATIONS, Preprocessing
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ __all__ = [
     "SCHEDULES",
     "SMALL_DENSE",
     "SMALL_FINE_TUNING",
-    "Classifier",
     "TrainingError",
     "TrainingSettings",
     "accuracy",
@@ -40,7 +39,6 @@ __all__ = [
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 LoaderFactory: TypeAlias = Callable[[int], Iterable[Batch]]
-Classifier: TypeAlias = DenseClassifier | QPMClassifier | SparseClassifier
 
 _ONE_CYCLE_START = 1 / 25
 
