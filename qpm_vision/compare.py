@@ -272,12 +272,16 @@ class _Comparison:
         return self.out.read_json(f"{job.folder.as_posix()}/{_SCORES}")
 
     def _write_tables(self, rows: Sequence[Row]) -> None:
-        self.out.write_csv("compare.csv", COLUMNS, ([_cell(row.get(name)) for name in COLUMNS] for row in rows))
+        self.out.write_csv("compare.csv", COLUMNS, ([row.get(name) for name in COLUMNS] for row in rows))
         keys = ("method", "seed", "n_select", "n_per_class")
         epochs = [({key: row[key] for key in keys} | epoch) for row in rows for epoch in row["history"]]
-        columns = list(dict.fromkeys(name for row in epochs for name in row)) or list(keys)
-        self.out.write_csv("history.csv", columns, ([_cell(row.get(name)) for name in columns] for row in epochs))
+        self._write_epochs("history.csv", epochs, keys)
         self.out.write("compare.md", lambda stream: stream.write(comparison_markdown(rows).encode()))
+
+    def _write_epochs(self, name: str, epochs: Sequence[Row], columns: Sequence[str] = ()) -> None:
+        """A table of all that is told about epochs; the given columns come first, and are there without any epoch."""
+        every = list(dict.fromkeys([*columns, *(key for epoch in epochs for key in epoch)]))
+        self.out.write_csv(name, every, ([epoch.get(key) for key in every] for epoch in epochs))
 
     # -- one method --------------------------------------------------------------------------------------------------
 
@@ -337,10 +341,8 @@ class _Comparison:
             "n_per_class": job.n_per_class,
             **figures,
         }
-        columns = list(dict.fromkeys(name for epoch in row["history"] for name in epoch))
-        if columns:
-            lines = ([_cell(epoch.get(name)) for name in columns] for epoch in row["history"])
-            self.out.write_csv(f"{job.folder.as_posix()}/history.csv", columns, lines)
+        if row["history"]:
+            self._write_epochs(f"{job.folder.as_posix()}/history.csv", row["history"])
         self.out.write_json(f"{job.folder.as_posix()}/{_SCORES}", row)
 
     def _scores(self, job: _Job, model: QPMClassifier | SparseClassifier, preprocessing: Preprocessing) -> Row:
@@ -435,7 +437,3 @@ class _Comparison:
 
     def _seed(self, job: _Job) -> int:
         return self.work.config.seed + int(job.seed or 0)
-
-
-def _cell(value: Any) -> Any:
-    return "" if value is None else value

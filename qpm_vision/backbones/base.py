@@ -13,9 +13,16 @@ from qpm_opt import InvalidInputError, QPMError
 from qpm_vision.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["IMAGENET", "Backbone", "BackboneUnavailableError", "FoldedNetwork", "evaluation_mode"]
+__all__ = [
+    "IMAGENET",
+    "Backbone",
+    "BackboneUnavailableError",
+    "FoldedNetwork",
+    "evaluation_mode",
+    "with_first_accepted",
+]
 
 IMAGENET = Preprocessing(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What most networks that were trained on ImageNet expect, torchvision's among them."""
@@ -157,6 +164,20 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+def with_first_accepted(make: Callable[..., Any], options: Sequence[dict[str, Any]]) -> Any:
+    """What `make` returns with the first of several sets of arguments that it knows, or else without any.
+
+    Other libraries let some of their networks be adapted by an argument that others of them do not take.
+    """
+    for arguments in options:
+        try:
+            return make(**arguments)
+        except TypeError as error:
+            if not any(name in str(error) for name in arguments):
+                raise
+    return make()
 
 
 class _ReachedError(Exception):

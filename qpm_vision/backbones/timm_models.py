@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import difflib
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from qpm_opt import InvalidInputError
-from qpm_vision.backbones.base import Backbone, BackboneUnavailableError, FoldedNetwork
+from qpm_vision.backbones.base import Backbone, BackboneUnavailableError, FoldedNetwork, with_first_accepted
 from qpm_vision.backbones.tokens import fold_tokens
 from qpm_vision.preprocessing import Preprocessing
 
 __all__ = ["build_timm", "import_timm"]
 
-_LEAST_CROP = 1e-3
-_ARGUMENTS: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
-"""Lets transformers take images of other sizes than they were made for, where they can; the first that is taken."""
+_ARGUMENTS = ({"dynamic_img_size": True}, {"strict_img_size": False})
+"""Lets transformers take images of other sizes than they were made for, where they can."""
 
 
 def build_timm(name: str) -> Backbone:
@@ -34,14 +34,14 @@ def build_timm(name: str) -> Backbone:
         close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
         hint = f" Did you mean {' or '.join(repr('timm:' + other) for other in close)}?" if close else ""
         raise InvalidInputError(f"The 'backbone' parameter must name a model of timm. Got 'timm:{name}'.{hint}")
-    network = _network(timm, name)
+    network = with_first_accepted(partial(timm.create_model, name, pretrained=False, num_classes=0), _ARGUMENTS)
     settings = timm.data.resolve_data_config({}, model=network)
     preprocessing = Preprocessing(
         int(settings["input_size"][-1]),
         mean=tuple(settings["mean"]),
         std=tuple(settings["std"]),
         interpolation=settings["interpolation"],
-        crop=max(_LEAST_CROP, float(settings["crop_pct"])),
+        crop=float(settings["crop_pct"]),
     )
     return Backbone(_TimmMaps(network), n_features=int(network.num_features), preprocessing=preprocessing)
 
@@ -62,16 +62,6 @@ def import_timm(backbone: str) -> Any:
             "pip install timm torchvision"
         ) from error
     return timm
-
-
-def _network(timm: Any, name: str) -> Any:
-    for arguments in _ARGUMENTS:
-        try:
-            return timm.create_model(name, pretrained=False, num_classes=0, **arguments)
-        except TypeError:
-            if not arguments:
-                raise
-    raise AssertionError("the last attempt returns or raises")
 
 
 class _TimmMaps(FoldedNetwork):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from qpm_opt import InvalidInputError
-from qpm_vision.backbones.base import Backbone, BackboneUnavailableError, FoldedNetwork
+from qpm_vision.backbones.base import Backbone, BackboneUnavailableError, FoldedNetwork, with_first_accepted
 from qpm_vision.backbones.tokens import fold_tokens
 from qpm_vision.backbones.weights import BackboneWeightsError
 from qpm_vision.preprocessing import Preprocessing
@@ -21,6 +22,9 @@ __all__ = ["build_transformers", "read_transformers_folder"]
 
 _CONFIG = "config.json"
 _PREPROCESSOR = "preprocessor_config.json"
+_ARGUMENTS = ({"add_pooling_layer": False},)
+"""Leaves out the pooling behind the maps where the network has a choice."""
+
 _INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
@@ -59,7 +63,7 @@ def build_transformers(described: Mapping[str, Any], folder: Path | None = None)
     values = dict(described["config"])
     try:
         config = AutoConfig.for_model(values.pop("model_type"), **values)
-        network = _without_pooling(config, folder)
+        network = with_first_accepted(partial(_network, config, folder), _ARGUMENTS)
     except BackboneWeightsError:
         raise
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -71,18 +75,7 @@ def build_transformers(described: Mapping[str, Any], folder: Path | None = None)
     return Backbone(_TransformersMaps(network), preprocessing=preprocessing, description=dict(described))
 
 
-def _without_pooling(config: Any, folder: Path | None) -> Any:
-    """The network, without the pooling behind the maps where it can be left out."""
-    for arguments in ({"add_pooling_layer": False}, {}):
-        try:
-            return _network(config, folder, arguments)
-        except TypeError as error:
-            if not arguments or "add_pooling_layer" not in str(error):
-                raise
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _network(config: Any, folder: Path | None, arguments: dict[str, Any]) -> Any:
+def _network(config: Any, folder: Path | None, **arguments: Any) -> Any:
     from transformers import AutoModel
 
     if folder is None:

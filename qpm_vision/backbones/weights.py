@@ -145,11 +145,7 @@ def _candidates(given: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> list[
     extra = {name.removesuffix(first) for name in given if name.endswith("." + first)}
     lacking = {first.removesuffix(name) for name in given if first.endswith("." + name)}
     return [
-        *(
-            {name.removeprefix(prefix): tensor for name, tensor in given.items() if name.startswith(prefix)}
-            | {name: tensor for name, tensor in given.items() if not name.startswith(prefix)}
-            for prefix in sorted(extra)
-        ),
+        *({name.removeprefix(prefix): tensor for name, tensor in given.items()} for prefix in sorted(extra)),
         *({prefix + name: tensor for name, tensor in given.items()} for prefix in sorted(lacking)),
     ]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qpm_opt import InfeasibleProblemError, solve_assignment
+from qpm_opt import InfeasibleProblemError, InvalidInputError, solve_assignment
 
-__all__ = ["Choice", "assign_distinct"]
+__all__ = ["Choice", "assign_distinct", "require_candidates"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,18 @@ class Choice:
     selected: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64] | None = None
+
+
+def require_candidates(candidates: npt.NDArray[np.int64], n_select: int) -> None:
+    """Refuse to select more features than there are.
+
+    Raises:
+        InvalidInputError: There are fewer candidates than `n_select`.
+    """
+    if n_select > len(candidates):
+        raise InvalidInputError(
+            f"The 'n_select' parameter must be at most the {len(candidates)} candidates. Got {n_select}; lower it."
+        )
 
 
 def assign_distinct(

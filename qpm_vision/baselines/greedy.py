@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from qpm_opt import InvalidInputError
-from qpm_vision.baselines.choice import Choice, assign_distinct
+from qpm_vision.baselines.choice import Choice, assign_distinct, require_candidates
 
 __all__ = ["choose_greedily", "greedy_features"]
 
@@ -38,10 +37,7 @@ def greedy_features(
         >>> greedy_features(A, np.arange(3), n_select=2, n_per_class=1).tolist()
         [0, 2]
     """
-    if n_select > len(candidates):
-        raise InvalidInputError(
-            f"The 'n_select' parameter must be at most the {len(candidates)} candidates. Got {n_select}; lower it."
-        )
+    require_candidates(candidates, n_select)
     positive = np.maximum(A[:, candidates], 0.0)
     totals = positive.sum(axis=0)
     best = np.zeros((len(A), n_per_class))  # the largest values of each class so far, ascending

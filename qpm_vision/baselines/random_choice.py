@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from qpm_opt import InvalidInputError
-from qpm_vision.baselines.choice import Choice, assign_distinct
+from qpm_vision.baselines.choice import Choice, assign_distinct, require_candidates
 
 __all__ = ["choose_randomly"]
 
@@ -27,9 +26,6 @@ def choose_randomly(
         InvalidInputError: There are fewer candidates than `n_select`.
         InfeasibleProblemError: There are fewer sets of `n_per_class` features than classes.
     """
-    if n_select > len(candidates):
-        raise InvalidInputError(
-            f"The 'n_select' parameter must be at most the {len(candidates)} candidates. Got {n_select}; lower it."
-        )
+    require_candidates(candidates, n_select)
     drawn = np.random.default_rng(seed).choice(candidates, n_select, replace=False)
     return assign_distinct(A, drawn, n_per_class, seed=seed)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from qpm_opt import InvalidInputError
+from qpm_vision.data._annotations import listed
 from qpm_vision.data.images import UnreadableImageError, read_image
 
 if TYPE_CHECKING:
@@ -319,7 +320,7 @@ class ImageData:
             if tuple(images.class_names) != tuple(self.class_names):
                 raise InvalidInputError(
                     f"The '{part}' parameter must have the classes of 'class_names', in their order. "
-                    f"Got {_shortened(images.class_names)} for {_shortened(self.class_names)}."
+                    f"Got {listed(images.class_names)} for {listed(self.class_names)}."
                 )
         expected = (len(self.class_names), len(self.class_names))
         if self.class_relation is not None and np.shape(self.class_relation) != expected:
@@ -338,7 +339,7 @@ def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
     repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if repeated:
         raise InvalidInputError(
-            f"The 'class_names' parameter must name each class differently. Got twice: {_shortened(repeated)}."
+            f"The 'class_names' parameter must name each class differently. Got twice: {listed(repeated)}."
         )
     return names
 
@@ -385,8 +386,3 @@ def _checked_boxes(boxes: npt.ArrayLike, n_images: int) -> npt.NDArray[np.int32]
 def _same_length(name: str, got: int, expected: int) -> None:
     if got != expected:
         raise InvalidInputError(f"The '{name}' parameter must have one entry per label, {expected}. Got {got}.")
-
-
-def _shortened(names: Sequence[str], limit: int = 5) -> str:
-    listed = ", ".join(repr(name) for name in names[:limit])
-    return listed + (f" and {len(names) - limit} more" if len(names) > limit else "")
