@@ -77,5 +77,6 @@ class _TimmMaps(FoldedNetwork):
                 f"The {type(network).__name__} of timm must give maps or patch tokens. Got shape "
                 f"{tuple(features.shape)}; wrap it in a builder of your own: Backbone(module, layer=…)."
             )
-        down, across = network.patch_embed.patch_size
+        patch = network.patch_embed.patch_size
+        down, across = (patch, patch) if isinstance(patch, int) else patch
         return fold_tokens(features, images.shape[2] // down, images.shape[3] // across)

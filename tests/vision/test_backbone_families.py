@@ -110,6 +110,7 @@ FAMILIES: dict[str, tuple[int, int, int]] = {
     "timm:test_convnext": (0, 64, 0),
     "timm:test_vit": (0, 160, 0),
     "timm:swin_tiny_patch4_window7_224": (768, 224, 7),
+    "timm:xcit_nano_12_p16_224": (128, 64, 4),
     "my": (6, 16, 8),
     **{f"hf:{kind}": (features, 64, side) for kind, (_, features, side) in _TRANSFORMERS.items()},
 }
