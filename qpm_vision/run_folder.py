@@ -228,18 +228,10 @@ class RunFolder:
             raise self._damaged(HISTORY, error) from error
         return list(csv.DictReader(io.StringIO(text)))
 
-    def add_history(self, stage: str, row: Mapping[str, Any]) -> None:
-        """Add one epoch of a stage."""
-        self._write_history([*self.history(), {"stage": stage, **row}])
-
-    def drop_history(self, stage: str) -> None:
-        """Remove the epochs of a stage that begins anew."""
-        rows = self.history()
-        kept = [row for row in rows if row.get("stage") != stage]
-        if len(kept) < len(rows):
-            self._write_history(kept)
-
-    def _write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write_history(self, stage: str, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Put the epochs of a stage in place of those that were there of it, behind those of other stages."""
+        rows: list[Mapping[str, Any]] = [row for row in self.history() if row.get("stage") != stage]
+        rows += ({"stage": stage, **epoch} for epoch in epochs)
         columns = list(dict.fromkeys(name for row in rows for name in row)) or ["stage", "epoch"]
         self.write_csv(HISTORY, columns, ([row.get(name, "") for name in columns] for row in rows))
 
