@@ -26,7 +26,7 @@ def require_epoch_log() -> None:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
         raise EpochLogUnavailableError(
-            "The 'tensorboard' parameter needs TensorBoard, which is not installed: pip install tensorboard"
+            "The 'tensorboard' parameter needs TensorBoard, which is not installed: pip install '.[vision,tensorboard]'"
         ) from error
 
 
