@@ -141,8 +141,6 @@ def _begin(
     with place.lock():
         if redo is not None:
             place.forget_from(redo)
-            for stage in STAGES[STAGES.index(redo) :]:
-                (place.path / _state_name(stage)).unlink(missing_ok=True)
         place.write_config(config.to_dict())
         place.write_json("data.json", identity)
         place.write_csv("skipped.csv", ["path", "reason"], [[str(item.path), item.reason] for item in images.skipped])
@@ -396,18 +394,14 @@ def _train(work: Work, stage: str, model: Classifier, preprocessing: Preprocessi
                 folder.write_history(stage, history)
                 log(history[-1])
 
-        work.train(stage, model, preprocessing, settings, state=folder.path / _state_name(stage), on_epoch=note)
+        work.train(stage, model, preprocessing, settings, state=folder.training_state(stage), on_epoch=note)
 
 
 def _keep(work: Work, stage: str, file: str, model: Classifier, preprocessing: Preprocessing) -> None:
     """Write the model of a stage; then the state of its training is not needed any more."""
     if is_main():
         work.save(work.folder.path / file, model, preprocessing)
-        (work.folder.path / _state_name(stage)).unlink(missing_ok=True)
-
-
-def _state_name(stage: str) -> str:
-    return f"{stage}.training.safetensors"
+        work.folder.training_state(stage).unlink(missing_ok=True)
 
 
 def _note_times(place: RunFolder) -> None:

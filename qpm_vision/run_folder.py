@@ -122,7 +122,11 @@ class RunFolder:
     @property
     def is_begun(self) -> bool:
         """Whether anything was trained here yet."""
-        return bool(self.stages()) or bool(self.history())
+        return bool(self.stages() or self.history() or any(self.training_state(stage).exists() for stage in STAGES))
+
+    def training_state(self, stage: str) -> Path:
+        """Where a stage that trains a model keeps how far it has come."""
+        return self.path / f"{stage}.training.safetensors"
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
@@ -205,7 +209,7 @@ class RunFolder:
         self.write_json(STAGE_FILE, {name: asdict(record) for name, record in records.items()})
 
     def forget_from(self, stage: str) -> None:
-        """Let a stage and all that follow it count as not done; their files stay until they are written again.
+        """Let a stage and all that follow it count as not begun; their files stay until they are written again.
 
         Raises:
             InvalidInputError: There is no such stage.
@@ -215,6 +219,8 @@ class RunFolder:
         kept = STAGES[: STAGES.index(stage)]
         records = {name: asdict(record) for name, record in self.stages().items() if name in kept}
         self.write_json(STAGE_FILE, records)
+        for name in STAGES[STAGES.index(stage) :]:
+            self.training_state(name).unlink(missing_ok=True)
 
     # -- history -----------------------------------------------------------------------------------------------------
 

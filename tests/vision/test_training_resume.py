@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from qpm_vision import training
+from qpm_vision._progress import SilentReporter
 from qpm_vision.checkpoint import load_checkpoint
 from qpm_vision.data import ArrayImages
 from qpm_vision.model import DenseClassifier, QPMClassifier
@@ -242,6 +243,7 @@ def test_a_run_killed_in_the_third_epoch_ends_like_one_that_was_not(tmp_path: Pa
     place = RunFolder.open(tmp_path / "killed")
     assert [row["epoch"] for row in place.history()] == ["1", "2"]
     assert place.stages() == {}
+    assert place.is_begun
     config = tiny_config()
     config = replace(config, dense=replace(config.dense, epochs=4))
     done = run(config, tmp_path / "killed", data=tiny_data())
@@ -251,3 +253,27 @@ def test_a_run_killed_in_the_third_epoch_ends_like_one_that_was_not(tmp_path: Pa
         assert same(*(state(load_checkpoint(folder.path / name)[0]) for folder in (done, straight))), name
     assert without_time(done.history()) == without_time(straight.history())
     assert not list(done.path.glob("*.training.safetensors"))
+
+
+@pytest.mark.usefixtures("tiny_registered")
+def test_a_stage_that_is_redone_begins_anew(tmp_path: Path) -> None:
+    class Stop(SilentReporter):
+        def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+            if done == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_config(), tmp_path / "run", data=tiny_data(), reporter=Stop())
+    place = RunFolder.open(tmp_path / "run")
+    assert place.training_state("dense").exists()
+    assert place.is_begun
+    assert place.history() == []
+    steps: list[int] = []
+
+    class Count(SilentReporter):
+        def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+            if task == "dense":
+                steps.append(done)
+
+    run(tiny_config(), place.path, data=tiny_data(), reporter=Count(), redo="dense")
+    assert steps == [1, 2, 3, 4, 5, 6]
