@@ -11,6 +11,7 @@ import difflib
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -227,6 +228,8 @@ def _train_and_show(config: RunConfig, out: str, redo: str | None) -> None:
     from qpm_vision.pipeline import run
 
     folder = run(config, out, reporter=make_reporter(), redo=redo)
+    if os.environ.get("RANK", "0") != "0":  # of several processes that shared the run, one tells
+        return
     _print_scores(folder)
     print(f"\nSee {folder.figures / 'classes.png'} and {folder.figures / 'comparison.png'}")
     print(f"More pictures: qpm-vision explain {out} --class NAME")

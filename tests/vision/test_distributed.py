@@ -90,3 +90,19 @@ def test_a_run_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     figures = [folder.read_json("metrics.json")["dense"] for folder in (one, two)]
     for name, value in figures[0].items():
         assert figures[1][name] == (None if value is None else pytest.approx(value, rel=0.02)), name
+
+
+def test_from_the_command_line_one_process_tells(tmp_path: Path) -> None:
+    words = f"train digits {tmp_path / 'run'} --backbone tiny-for-tests --n-select 6 --n-per-class 2 --device cpu"
+    words += " --dense-epochs 1 --fine-tuning-epochs 1 --solve-seconds 5"
+    code = f"""
+        from tests.vision.tiny import registered
+        from qpm_vision.cli import main
+        with registered():
+            raise SystemExit(main({words.split()!r}))
+        """
+    first, second = in_two_processes(code)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "accuracy, test" in first.stdout
+    assert "evaluation done in" in first.stderr
+    assert second.stdout == second.stderr == ""
