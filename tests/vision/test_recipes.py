@@ -166,6 +166,7 @@ def test_bfloat16_and_parts_of_batches_are_noted(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny_registered")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside of PyTorch
 def test_a_compiled_backbone_gives_the_same(tmp_path: Path) -> None:
     plain = run(tiny_config(), tmp_path / "plain", data=tiny_data())
     compiled = run(tiny_config(compile=True), tmp_path / "compiled", data=tiny_data())
