@@ -8,8 +8,8 @@
     explanation   pictures                                                 gallery.npz, figures/*.png
 
 A second run in the same folder goes on behind the last finished stage, and inside of one that trains a model behind the
-last epoch (`dense.training.safetensors`, `fine-tuning.training.safetensors`). Several processes can share a run; see
-`qpm_vision.distributed`.
+last epoch (`dense.training.safetensors`, `fine-tuning.training.safetensors`); the pass behind the statistics keeps its
+sums as well (`statistics.partial.npz`). Several processes can share a run; see `qpm_vision.distributed`.
 """
 
 from __future__ import annotations
@@ -50,16 +50,17 @@ from qpm_vision.evaluation import Scores
 from qpm_vision.explain import Explainer, closest_pair, collect_gallery, plot_comparison, plot_overview
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.labels import draw_assignment, draw_convergence
+from qpm_vision.extraction import extract, forget_extraction
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
-from qpm_vision.statistics import FeatureStatistics, Locality
 from qpm_vision.training import accuracy
 from qpm_vision.training_settings import TrainingSettings
 
 __all__ = ["evaluate_run", "run"]
 
 _COARSE = 4
+_SUMS = "statistics.partial.npz"
 
 _log = logging.getLogger(__name__)
 
@@ -141,6 +142,8 @@ def _begin(
     with place.lock():
         if redo is not None:
             place.forget_from(redo)
+            if STAGES.index(redo) <= STAGES.index("statistics"):
+                forget_extraction(place.path / _SUMS)
         place.write_config(config.to_dict())
         place.write_json("data.json", identity)
         place.write_csv("skipped.csv", ["path", "reason"], [[str(item.path), item.reason] for item in images.skipped])
@@ -228,20 +231,23 @@ def _dense(work: Work) -> None:
 
 def _statistics(work: Work) -> None:
     model, preprocessing = work.load("dense.safetensors", DenseClassifier)
-    n_features = model.weight.shape[1]
-    statistics = FeatureStatistics(work.n_classes, n_features)
-    locality = Locality(n_features)
-    model.eval()
-    tell = work.counter("statistics", len(work.data.train))
-    with torch.no_grad():
-        for images, labels in work.batches(work.data.train, preprocessing):
-            output = model(images.to(work.device))
-            statistics.update(output.features, labels)
-            locality.update(output.maps)
-            tell(statistics.n_images)
+    state = work.folder.path / _SUMS
+    statistics, locality = extract(
+        model,
+        work.data.train,
+        preprocessing,
+        n_classes=work.n_classes,
+        batch_size=work.config.dense.batch_size,
+        state=state,
+        workers=work.config.workers,
+        device=work.device,
+        on_images=work.counter("statistics", len(work.data.train)),
+    )
+    if not is_main():
+        return
     dead = statistics.dead()
     if dead.any():
-        work.report.message(f"{int(dead.sum())} of {n_features} features never vary and are not selected")
+        work.report.message(f"{int(dead.sum())} of {len(dead)} features never vary and are not selected")
     work.folder.write_npz(
         "statistics.npz",
         {
@@ -255,6 +261,7 @@ def _statistics(work: Work) -> None:
             "class_counts": statistics.class_counts(),
         },
     )
+    forget_extraction(state)
 
 
 def _assignment(work: Work) -> None:
@@ -346,7 +353,7 @@ _STAGES: dict[str, Callable[[Work], None]] = {
 }
 
 
-_BY_ALL = frozenset({"dense", "fine-tuning", "evaluation"})
+_BY_ALL = frozenset({"dense", "statistics", "fine-tuning", "evaluation"})
 """Stages in which all processes of a run work; in the others they wait for the first one."""
 
 _MODELS: dict[str, tuple[str, type[Any]]] = {
