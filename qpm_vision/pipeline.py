@@ -45,6 +45,7 @@ from qpm_vision.evaluation import Scores
 from qpm_vision.explain import Explainer, closest_pair, collect_gallery, plot_comparison, plot_overview
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.labels import draw_assignment, draw_convergence
+from qpm_vision.feature_names import NAMES, feature_names
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
@@ -103,6 +104,8 @@ def run(
     with place.lock(), report:
         if redo is not None:
             place.forget_from(redo)
+            if (place.path / NAMES).exists() and "fine-tuning" not in place.stages():
+                report.message(f"note: {NAMES} was written for features as they were; see whether they still fit")
         place.write_config(config.to_dict())
         place.write_json("data.json", identity)
         place.write_csv("skipped.csv", ["path", "reason"], [[str(item.path), item.reason] for item in images.skipped])
@@ -292,7 +295,8 @@ def _explanation(work: Work) -> None:
         on_images=work.counter("looking for the best images", len(images)),
     )
     work.folder.write_npz("gallery.npz", gallery.to_arrays())
-    explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device)
+    names = feature_names(work.folder)
+    explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device, names)
     similarity = np.corrcoef(work.folder.read_npz("statistics.npz")["A"])
     result = _read_assignment(work.folder)
     figures = {
