@@ -64,7 +64,7 @@ class Contribution:
 
     @property
     def label(self) -> str:
-        """ "feature 17", or its name with the number."""
+        """Like "feature 17", or its name with the number."""
         return feature_label(self.feature, {} if self.name is None else {self.feature: self.name})
 
 

@@ -129,8 +129,7 @@ class Explainer:
             pixels = self._preprocessing.transform()(self.images.image(position))
             with torch.no_grad():
                 maps = self.model(pixels[None].to(self._device)).maps[0].float().cpu().numpy()
-            scales = self.gallery.scale
-            presence = np.stack([strength(maps[column], float(scales[column])) for column in range(len(maps))])
+            presence = strength(maps, self.gallery.scale)
             self._views[position] = View(self._preprocessing.picture(pixels), presence)
         return self._views[position]
 
