@@ -72,7 +72,7 @@ class Explainer:
         self.weights = np.asarray(model.weight.detach().cpu() > 0).astype(np.uint8)
         self.n_images = int(gallery.n_images.sum())
         self._device = torch.device(device)
-        self._preprocessing = preprocessing
+        self.preprocessing = preprocessing
         self._views: dict[int, View] = {}
         expected = (len(self.class_names), len(self.selected))
         if self.weights.shape != expected or gallery.best_of_pair.shape[:2] != expected:
@@ -126,11 +126,11 @@ class Explainer:
     def view(self, position: int) -> View:
         """A training image and where the features are in it; kept for the next call."""
         if position not in self._views:
-            pixels = self._preprocessing.transform()(self.images.image(position))
+            pixels = self.preprocessing.transform()(self.images.image(position))
             with torch.no_grad():
                 maps = self.model(pixels[None].to(self._device)).maps[0].float().cpu().numpy()
             presence = strength(maps, self.gallery.scale)
-            self._views[position] = View(self._preprocessing.picture(pixels), presence)
+            self._views[position] = View(self.preprocessing.picture(pixels), presence)
         return self._views[position]
 
     def heat(self, position: int, column: int, colour: str) -> FloatArray:
