@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from qpm_opt import Assignment, InvalidInputError
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
-__all__ = ["NAMES", "feature_label", "feature_names", "kept_features", "read_names", "write_names"]
+__all__ = ["NAMES", "feature_label", "feature_names", "kept_features", "names_table", "read_names", "write_names"]
 
 NAMES = "names.csv"
 COLUMNS = ("feature", "name")
@@ -85,6 +85,22 @@ def read_names(path: str | os.PathLike[str], kept: Collection[int]) -> dict[int,
             f"{', '.join(map(str, sorted(kept)))}. Got feature {foreign[0]}; correct its number, or drop the row."
         )
     return names
+
+
+def names_table(kept: Iterable[int], names: Mapping[int, str]) -> str:
+    """A table of all kept features with their names, to be completed.
+
+    Example:
+        >>> print(names_table([17, 31], {17: "red crown"}), end="")
+        feature,name
+        17,red crown
+        31,
+    """
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((number, names.get(number, "")) for number in kept)
+    return buffer.getvalue()
 
 
 def write_names(folder: RunFolder, names: Mapping[int, str]) -> Path:

@@ -113,16 +113,18 @@ def look(
         for images, targets in batches:
             output = model(images.to(device))
             logits = output.logits.float().cpu()
-            scores, classes = torch.softmax(logits, dim=1).topk(2, dim=1)
-            labels = targets.numpy()
+            labels, rows = targets.numpy(), np.arange(len(targets))
+            # By logits: scores of several classes may all have rounded to 0. Stable, as predictions are.
+            first, second = np.argsort(-logits.numpy(), axis=1, kind="stable")[:, :2].T
+            scores = torch.softmax(logits, dim=1).numpy()
             parts.append(
                 (
                     labels,
-                    classes[:, 0].numpy(),
-                    classes[:, 1].numpy(),
-                    scores[:, 0].numpy(),
-                    (scores[:, 0] - scores[:, 1]).numpy(),
-                    logits.gather(1, targets[:, None])[:, 0].numpy(),
+                    first,
+                    second,
+                    scores[rows, first],
+                    scores[rows, first] - scores[rows, second],
+                    logits.numpy()[rows, labels],
                     model.normalise(output.features).float().cpu().numpy(),
                 )
             )

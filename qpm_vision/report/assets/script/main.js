@@ -93,6 +93,18 @@ document.addEventListener("click", (event) => {
 document.getElementById("skip").addEventListener("click", () => document.querySelector("#main h1")?.focus());
 window.addEventListener("hashchange", () => render());
 render({ first: true });
+performance.mark("first-view");
 
 /** For programs that serve the page, and for its tests. */
-window.qpmReport = { data: report, tools, go, refresh: () => render({ keepPlace: true }), nameOf, rename, draw, picture };
+window.qpmReport = {
+  data: report,
+  tools,
+  go,
+  refresh: () => render({ keepPlace: true }),
+  nameOf,
+  rename,
+  picture,
+  logitsOf,
+  enlarged,
+  paintHeat,
+};

@@ -2,18 +2,18 @@
 
 const MOST_FOUND = 12;
 
-/** What can be found: [folded text, what it is, link]. */
-function searchIndex() {
-  return [
-    ...classes.map((entry, index) => [folded(entry.name), "class", entry.name, classHref(index)]),
-    ...features.map((entry, column) => [folded(featureLabel(column)), "feature", featureLabel(column), featureHref(column)]),
-  ];
+const searchableClasses = classes.map((entry, index) => [folded(entry.name), "class", entry.name, classHref(index)]);
+
+/** What can be found: [folded text, what it is, text, link]; features may have got other names since. */
+function searchable() {
+  const named = features.map((_, column) => [folded(featureLabel(column)), "feature", featureLabel(column), featureHref(column)]);
+  return [...searchableClasses, ...named];
 }
 
 /** The best matches of a query: those that begin with it first. */
 function found(query) {
   const hits = [];
-  for (const entry of searchIndex()) {
+  for (const entry of searchable()) {
     const at = entry[0].indexOf(query);
     if (at >= 0) hits.push([at === 0 ? 0 : /\W/u.test(entry[0][at - 1]) ? 1 : 2, entry]);
   }
