@@ -99,9 +99,7 @@ def assemble(material: Material) -> Report:
     apart = _by_confusion(kinship.pairs_one_feature_apart(weights), mistakes, similarity)
     features = _features(material, correlation, place)
     _, height, width = seen.average.shape
-    swaps = [
-        costs.swaps(material.problem, material.assignment, index, _SWAPS) for index in range(len(material.class_names))
-    ]
+    swaps = costs.swaps(material.problem, material.assignment, _SWAPS)
     return Report(
         title=material.identity["name"],
         made=datetime.now(UTC).date().isoformat(),

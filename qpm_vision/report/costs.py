@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,8 +74,8 @@ def charged_pairs(problem: AssignmentProblem, assignment: Assignment) -> list[tu
     return sorted(pairs, key=lambda pair: (-pair[2], pair[:2]))
 
 
-def swaps(problem: AssignmentProblem, assignment: Assignment, index: int, number: int) -> list[Swap]:
-    """The exchanges of one feature that cost a class least, at most one for each feature that it could get.
+def swaps(problem: AssignmentProblem, assignment: Assignment, number: int) -> list[list[Swap]]:
+    """For each class the exchanges of one feature that cost least, at most one for each feature that it could get.
 
     Only sets are offered that no other class has, and that the locks of the problem allow. The kept features stay the
     same, so the objective changes by the similarity alone, and the cost is exact.
@@ -83,32 +83,41 @@ def swaps(problem: AssignmentProblem, assignment: Assignment, index: int, number
     Args:
         problem: What was solved.
         assignment: What was found.
-        index: The class.
-        number: How many, at most.
+        number: How many for a class, at most.
     """
-    selected, weights = assignment.selected, assignment.weights > 0
+    weights = assignment.weights > 0
+    owners = {row.tobytes(): index for index, row in enumerate(weights)}
+    return [
+        sorted(_swaps_of(problem, assignment.selected, weights, owners, index), key=lambda swap: swap.cost)[:number]
+        for index in range(len(weights))
+    ]
+
+
+def _swaps_of(
+    problem: AssignmentProblem,
+    selected: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.bool_],
+    owners: Mapping[bytes, int],
+    index: int,
+) -> Iterator[Swap]:
+    """The cheapest exchange of one class for each feature that it could get."""
     values = problem.class_similarity[index, selected]
-    taken = {row.tobytes(): other for other, row in enumerate(weights) if other != index}
-    locked = problem.required_mask[index, selected]
-    givable = [column for column in np.flatnonzero(weights[index]).tolist() if not locked[column]]
-    givable.sort(key=lambda column: (values[column], column))
+    givable = np.flatnonzero(weights[index] & ~problem.required_mask[index, selected])
+    givable = givable[np.argsort(values[givable], kind="stable")]
     gettable = np.flatnonzero(~weights[index] & ~problem.forbidden_mask[index, selected])
-    gettable = gettable[np.argsort(-values[gettable], kind="stable")]
     partners = list(_partners(problem, index))
-    found: list[Swap] = []
     for feature in gettable.tolist():
         taken_by = None
-        for column in givable:
+        for column in givable.tolist():
             row = weights[index].copy()
             row[feature], row[column] = True, False
-            owner = taken.get(row.tobytes())
+            owner = owners.get(row.tobytes())
             if owner is None and all((row & weights[other]).sum() >= least for other, least in partners):
                 cost = problem.scale * float(values[column] - values[feature])
-                found.append(Swap(feature, column, cost, taken_by))
+                yield Swap(feature, column, cost, taken_by)
                 break
             if taken_by is None:
                 taken_by = owner
-    return sorted(found, key=lambda swap: swap.cost)[:number]
 
 
 def _partners(problem: AssignmentProblem, index: int) -> Iterator[tuple[int, int]]:

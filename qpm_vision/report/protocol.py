@@ -78,8 +78,9 @@ def protocol(config: RunConfig, identity: dict[str, Any], preprocessing: Preproc
 
 
 def _described(settings: TrainingSettings) -> str:
+    epochs = f"{settings.epochs} epoch{'' if settings.epochs == 1 else 's'}"
     return (
-        f"{settings.epochs} epochs, batches of {settings.batch_size}, SGD, learning rate {settings.learning_rate:g} "
+        f"{epochs}, batches of {settings.batch_size}, SGD, learning rate {settings.learning_rate:g} "
         f"({settings.schedule}), augmentation {settings.augmentation}, diversity loss × {settings.beta:g}"
     )
 

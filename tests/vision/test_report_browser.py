@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.chromium import chromium_path, open_chromium
 from qpm_vision.explain import overlay
-from qpm_vision.report.render import save_file, save_folder
+from qpm_vision.report.render import render_page, save_file, save_folder
 from tests.vision.conftest import Reported
 
 if TYPE_CHECKING:
@@ -292,4 +292,21 @@ def test_a_folder_shows_its_images(browser: Browser, reported: Reported, tmp_pat
     seen.page.locator("main .card a").nth(1).click()
     seen.drawn()
     assert seen.page.locator("main canvas[data-drawn]").count() >= 6
+    seen.end()
+
+
+def test_a_program_that_serves_the_page_adds_controls(browser: Browser, reported: Reported, tmp_path: Path) -> None:
+    controls = """
+        qpmReport.tools.feature.push((column) => {
+            const button = document.createElement("button");
+            button.textContent = `ban ${qpmReport.data.features[column].number}`;
+            return button;
+        });
+        qpmReport.refresh();
+    """
+    path = tmp_path / "served.html"
+    path.write_text("".join(render_page(reported.report, controls=controls)), encoding="utf-8")
+    number = reported.report.features[1].number
+    seen = Watched(browser, f"{path.as_uri()}#feature={number}")
+    assert seen.page.get_by_role("button", name=f"ban {number}").is_visible()
     seen.end()

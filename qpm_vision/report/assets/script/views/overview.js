@@ -41,17 +41,15 @@ const FINDINGS = {
     pairLink(first, second, `${classes[first].name} and ${classes[second].name}`),
     ` are taken for each other in ${plural(value, "test image")}. `,
     columns.length === 1 ? "One feature tells them apart: " : `${whole(columns.length)} features tell them apart: `,
-    chips(columns.slice(0, 4)),
+    chips(columns.slice(0, 4), colouring(columns)),
     columns.length > 4 ? " …" : "",
   ],
   "weak feature": ({ features: [column], value }) => [
     chip(column),
     ` hardly separates its classes from others: in only ${percent(value)} of all pairs has the image of its classes more of it.`,
   ],
-  twins: ({ features: [first, second], value }) => [
-    chip(first),
-    " and ",
-    chip(second),
+  twins: ({ features: columns, value }) => [
+    chips(columns, colouring(columns)),
     ` say much the same: their activations have a correlation of ${number(value)}.`,
   ],
   idle: ({ features: [column] }) => [chip(column), " describes no class; fewer features would do."],
@@ -87,7 +85,7 @@ function apartList() {
         "li",
         {},
         pairLink(first, second, `${classes[first].name} · ${classes[second].name}`),
-        h("span", {}, own.map((column) => chip(column, colours)), " ↔ ", other.map((column) => chip(column, colours))),
+        h("span", {}, chips(own, colours), " ↔ ", chips(other, colours)),
         h("small", {}, count ? `${plural(count, "mistake")} in testing` : "never confused in testing"),
       );
     },
