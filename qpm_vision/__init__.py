@@ -32,7 +32,8 @@ if TYPE_CHECKING:
         feature_redundancy,
         scale_bias,
     )
-    from qpm_vision.training import TrainingSettings, accuracy, train
+    from qpm_vision.training import accuracy, train
+    from qpm_vision.training_settings import TrainingSettings
 
 __all__ = [
     "Backbone",
@@ -97,7 +98,8 @@ _HOMES = {
     "report": ("write_report",),
     "run_folder": ("RunFolder", "RunFolderError"),
     "statistics": ("FeatureStatistics", "Locality", "class_similarity", "feature_redundancy", "scale_bias"),
-    "training": ("TrainingSettings", "accuracy", "train"),
+    "training": ("accuracy", "train"),
+    "training_settings": ("TrainingSettings",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

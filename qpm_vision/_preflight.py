@@ -9,7 +9,8 @@ import torch
 
 from qpm_opt import InvalidInputError, backend_version
 from qpm_vision._data_identity import identity_differences
-from qpm_vision.backbones import build_backbone
+from qpm_vision._epoch_log import require_epoch_log
+from qpm_vision.backbones import build_backbone, load_head
 from qpm_vision.config import RunConfig, differences
 from qpm_vision.data import ImageData
 from qpm_vision.run_folder import RunFolder
@@ -27,7 +28,8 @@ __all__ = [
 
 def refuse_changed_config(place: RunFolder, config: RunConfig) -> None:
     """Raise where a run was begun with another configuration; names the keys that differ."""
-    changed = differences(place.config(), config.to_dict())
+    # Through RunConfig, because a folder of an earlier version lacks keys whose defaults it used.
+    changed = differences(RunConfig.from_dict(place.config()).to_dict(), config.to_dict())
     if changed:
         listed = ", ".join(f"{key}: {old!r} → {new!r}" for key, (old, new) in changed.items())
         raise InvalidInputError(
@@ -59,13 +61,22 @@ def refuse_misfit(config: RunConfig, data: ImageData, *, trained: bool) -> None:
             raise InvalidInputError(
                 f"The data {config.data!r} must have {name} images. Got none; change 'test_share' or add images."
             )
+    if config.validation_share and data.validation is None:
+        raise InvalidInputError(
+            "The 'data' parameter must hold images for validation where 'validation_share' is above 0. Got none; set "
+            "ImageData.validation, or let `config.data` name the data."
+        )
     refuse_few_sets(config.n_select, config.n_per_class, n_classes)
     pick_device(config.device)
+    if config.tensorboard:
+        require_epoch_log()
     if config.solver != "auto":
         backend_version(config.solver)
     if trained:
         return
     backbone = build_backbone(config.backbone, weights=config.weights)
+    if not config.dense.epochs:
+        load_head(torch.nn.Linear(backbone.n_features, n_classes), config.backbone, config.weights)
     if config.n_select > backbone.n_features:
         raise InvalidInputError(
             f"The 'n_select' parameter must be at most the {backbone.n_features} features of the backbone "

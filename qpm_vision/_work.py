@@ -31,24 +31,21 @@ from qpm_vision._progress import Reporter
 from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, make_loader
+from qpm_vision.distributed import share, world_size
 from qpm_vision.evaluation import Scores, evaluate
 from qpm_vision.model import Classifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import RunFolder, RunFolderError
 from qpm_vision.statistics import feature_redundancy
-from qpm_vision.training import TrainingSettings, train
+from qpm_vision.training import train
+from qpm_vision.training_settings import TrainingSettings
 
-__all__ = ["MOST_IN_MEMORY", "Work", "live_features", "make_problem", "split_of"]
+__all__ = ["MOST_IN_MEMORY", "Work", "live_features", "make_problem"]
 
 MOST_IN_MEMORY = 1 << 30
 """Bytes of pooled features that are kept in memory; more are mapped from a file."""
 
 _log = logging.getLogger(__name__)
-
-
-def split_of(config: RunConfig) -> dict[str, Any]:
-    """What `load_data` needs to divide the images of a run as the run did."""
-    return {"test_share": config.test_share, "seed": config.seed}
 
 
 def live_features(statistics: Mapping[str, npt.NDArray[Any]], n_select: int) -> npt.NDArray[np.int64]:
@@ -134,7 +131,14 @@ class Work:
                 f"The file {str(self.folder.path / name)!r} must hold a {kind.__name__}. Got a {type(model).__name__}; "
                 "train again with `--redo dense`."
             )
-        return model.to(self.device), preprocessing
+        return self.prepared(model), preprocessing
+
+    def prepared(self, model: Any) -> Any:
+        """A model on the device, its backbone computing in the precision of the run, compiled if that is wanted."""
+        model.backbone.precision = getattr(torch, self.config.precision)
+        if self.config.compile:
+            model.backbone.module.compile()
+        return model.to(self.device)
 
     def save(self, path: str | os.PathLike[str], model: Classifier, preprocessing: Preprocessing) -> None:
         """Write a model with the names of the classes and the configuration."""
@@ -146,7 +150,9 @@ class Work:
         )
 
     def batches(self, images: ImageSet, preprocessing: Preprocessing) -> Iterable[tuple[Tensor, Tensor]]:
-        """Un-augmented batches in order."""
+        """Un-augmented batches in order; none of no images."""
+        if not len(images):
+            return []
         loader: Iterable[tuple[Tensor, Tensor]] = make_loader(
             images,
             preprocessing.transform(),
@@ -156,8 +162,8 @@ class Work:
         return loader
 
     def counter(self, task: str, total: int) -> Callable[[int], None]:
-        """A function that tells the reporter how many of `total` are done."""
-        return lambda done: self.report.advance(task, done, total)
+        """A function that tells the reporter how many of `total` are done, from what this process has done."""
+        return lambda done: self.report.advance(task, min(done * world_size(), total), total)
 
     def solve(self, problem: AssignmentProblem) -> Assignment:
         """Solve with the solver and the time limit of the run.
@@ -189,9 +195,10 @@ class Work:
         preprocessing: Preprocessing,
         settings: TrainingSettings,
         *,
+        state: Path,
         seed: int | None = None,
-        on_epoch: Callable[[dict[str, Any], Classifier], None] | None = None,
-    ) -> None:
+        on_epoch: Callable[[list[dict[str, Any]], Classifier], None] | None = None,
+    ) -> list[dict[str, Any]]:
         """Train on the training images.
 
         Args:
@@ -199,38 +206,54 @@ class Work:
             model: Trained in place.
             preprocessing: Of the images.
             settings: How.
+            state: Where the training keeps how far it has come; to be removed when the model is safe.
             seed: That of the run by default.
-            on_epoch: Called after each epoch with its row and the model.
+            on_epoch: Called after each epoch with the history so far and the model.
+
+        Returns:
+            The history, a row for each epoch.
         """
         settings = settings.for_images(len(self.data.train))
 
-        def tell(row: dict[str, Any], trained: Classifier) -> None:
+        def tell(history: list[dict[str, Any]], trained: Classifier) -> None:
             if on_epoch is not None:
-                on_epoch(row, trained)
+                on_epoch(history, trained)
+            row = history[-1]
+            held_out = row.get("validation_accuracy")
             self.report.message(
                 f"{task}, epoch {row['epoch']}/{settings.epochs}: loss {row['loss']:.4f}, "
-                f"training accuracy {row['accuracy']:.1%}, {row['seconds']:.1f} s"
+                f"training accuracy {row['accuracy']:.1%}, "
+                + ("" if held_out is None else f"validation accuracy {held_out:.1%}, ")
+                + f"{row['seconds']:.1f} s"
             )
 
-        train(
-            model,
-            self.data.train,
-            settings,
-            preprocessing=preprocessing,
-            device=self.device,
-            seed=self.config.seed if seed is None else seed,
-            workers=self.config.workers,
-            on_epoch=tell,
-            progress=lambda done, total, detail: self.report.advance(task, done, total, detail),
-        )
+        try:
+            return train(
+                model,
+                self.data.train,
+                settings,
+                preprocessing=preprocessing,
+                device=self.device,
+                seed=self.config.seed if seed is None else seed,
+                workers=self.config.workers,
+                micro_batch=self.config.micro_batch,
+                validation=self.data.validation,
+                state=state,
+                on_epoch=tell,
+                progress=lambda done, total, detail: self.report.advance(task, done, total, detail),
+            )
+        except KeyboardInterrupt as stop:
+            if str(stop):  # it ended behind a step, and says which
+                self.report.message(f"{task} {stop}")
+            raise
 
     def score(self, task: str, model: Classifier, preprocessing: Preprocessing) -> Scores:
-        """All figures of merit; those of training images where there are any."""
+        """All figures of merit; those of training images where there are any. All processes must ask for them."""
         data = self.data
         return evaluate(
             model,
-            self.batches(data.train, preprocessing) if len(data.train) else None,
-            self.batches(data.test, preprocessing),
+            self.batches(share(data.train), preprocessing) if len(data.train) else None,
+            self.batches(share(data.test), preprocessing),
             n_train=len(data.train),
             class_relation=data.class_relation,
             binary=isinstance(model, QPMClassifier),

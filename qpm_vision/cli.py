@@ -1,4 +1,4 @@
-"""The command line: qpm-vision demo, data, train, evaluate, compare, explain, report, name, predict, export, info.
+"""The command line, qpm-vision: demo, data, train, evaluate, compare, explain, report, name, predict, export, …
 
 Results go to standard output, progress to standard error. Exit codes: 0 well, 1 no image could be read, 2 a mistake
 that the message explains, 130 stopped by Ctrl-C.
@@ -11,6 +11,7 @@ import difflib
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -226,6 +227,16 @@ def _export(arguments: argparse.Namespace) -> None:
     )
 
 
+def _recipe(arguments: argparse.Namespace) -> None:
+    from qpm_vision.recipes import recipe_names, recipe_text
+
+    if arguments.recipe is None:
+        for name in recipe_names():
+            print(f"{name:<16}{recipe_text(name).splitlines()[0].removeprefix('# ')}")
+    else:
+        print(recipe_text(arguments.recipe), end="")
+
+
 def _info(arguments: argparse.Namespace) -> None:
     if arguments.run is None:
         _print_installation()
@@ -246,7 +257,7 @@ def _moved_data(folder: RunFolder, spec: str | None) -> ImageData | None:
     from qpm_vision.data import load_data
 
     config = RunConfig.from_dict(folder.config())
-    return load_data(spec, test_share=config.test_share, seed=config.seed)
+    return load_data(spec, **config.division)
 
 
 def _train_and_show(config: RunConfig, out: str, redo: str | None) -> None:
@@ -254,6 +265,8 @@ def _train_and_show(config: RunConfig, out: str, redo: str | None) -> None:
     from qpm_vision.pipeline import run
 
     folder = run(config, out, reporter=make_reporter(), redo=redo)
+    if os.environ.get("RANK", "0") != "0":  # of several processes that shared the run, one tells
+        return
     _print_scores(folder)
     print(f"\nSee {folder.figures / 'classes.png'} and {folder.figures / 'comparison.png'}")
     print(f"More pictures: qpm-vision explain {out} --class NAME")
@@ -278,20 +291,21 @@ def _print_scores(folder: RunFolder) -> None:
 
 
 def _configured(arguments: argparse.Namespace) -> RunConfig:
-    """Options over the configuration of the folder, over that of a file, over defaults."""
+    """Options over a file, over a recipe, over the configuration of the folder or, in a new one, the default recipe."""
     from dataclasses import replace
 
-    from qpm_vision.config import RunConfig
+    from qpm_vision.config import RunConfig, merged
+    from qpm_vision.recipes import DEFAULT, read_recipe
     from qpm_vision.run_folder import RunFolder
 
     data = _absolute(arguments.data)
     folder = RunFolder(arguments.out)
-    settings = folder.config() if folder.has_run and folder.is_begun else {}
-    if arguments.config is not None:
-        settings |= _read_settings(Path(arguments.config))
-    base = RunConfig.from_dict({**settings, "data": data})
+    settings = folder.config() if folder.has_run and folder.is_begun else read_recipe(DEFAULT)
     if arguments.recipe is not None:
-        base = base.with_recipe(arguments.recipe)
+        settings = merged(settings, read_recipe(arguments.recipe))
+    if arguments.config is not None:
+        settings = merged(settings, _read_settings(Path(arguments.config)))
+    base = RunConfig.from_dict({**settings, "data": data})
     given = vars(arguments)
     for stage in ("dense", "fine_tuning"):
         options = {"epochs": f"{stage}_epochs", "batch_size": "batch_size", "augmentation": "augmentation"}
@@ -318,8 +332,13 @@ _RUN_OPTIONS = (
     "solve_seconds",
     "seed",
     "test_share",
+    "validation_share",
+    "precision",
+    "micro_batch",
     "device",
     "workers",
+    "compile",
+    "tensorboard",
 )
 
 
@@ -534,6 +553,9 @@ def _parser() -> argparse.ArgumentParser:
         "out", metavar="OUT", help="file to write: .pt2 (torch.export) or .onnx; a .json of that name comes with it"
     )
 
+    recipe = _command(commands, "recipe", _recipe, "list recipes, or print one, to be changed and given to --config")
+    recipe.add_argument("recipe", nargs="?", metavar="NAME", help="name of a recipe")
+
     info = _command(commands, "info", _info, "versions, devices, backbones and solvers; or what a run is")
     info.add_argument("run", nargs="?", metavar="RUN", help="run folder")
     return parser
@@ -574,20 +596,28 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--n-select", type=int, help="features to keep (default: 50)")
     model.add_argument("--n-per-class", type=int, help="features of each class (default: 5)")
     training = parser.add_argument_group("training")
-    training.add_argument("--recipe", help="small (default) or paper")
+    training.add_argument("--recipe", metavar="NAME", help="see `qpm-vision recipe` (default: small)")
     training.add_argument(
-        "--dense-epochs", type=int, help="epochs of the dense model (small: 5, more for few images; paper: 150)"
+        "--dense-epochs", type=int, help="epochs of the dense model (small: 5, more for few images; paper-cub: 150)"
     )
     training.add_argument(
-        "--fine-tuning-epochs", type=int, help="epochs of the interpretable model (small: 4, more; paper: 40)"
+        "--fine-tuning-epochs", type=int, help="epochs of the interpretable model (small: 4, more; paper-cub: 40)"
     )
-    training.add_argument("--batch-size", type=int, help="images in a batch (small: 32; paper: 16)")
-    training.add_argument("--augmentation", help="none, shift or paper (small: shift; paper: paper)")
+    training.add_argument("--batch-size", type=int, help="images in a batch (small: 32; paper-cub: 16)")
+    training.add_argument("--augmentation", help="none, shift or paper (small: shift)")
     training.add_argument("--seed", type=int, help="of everything random (default: 0)")
     training.add_argument("--test-share", type=float, help="where the data have no test set (default: 0.25)")
-    training.add_argument("--device", help="cpu, cuda, … (default: what is there)")
-    training.add_argument("--workers", type=int, help="processes that load images (default: 0)")
+    training.add_argument(
+        "--validation-share", type=float, help="share of the training images to choose the best epoch with (default: 0)"
+    )
+    training.add_argument("--tensorboard", action="store_const", const=True, help="write epochs for TensorBoard too")
     _redo(training)
+    machine = parser.add_argument_group("machine (several GPUs: torchrun --nproc-per-node N -m qpm_vision train …)")
+    machine.add_argument("--device", help="cpu, cuda, … (default: what is there)")
+    machine.add_argument("--workers", type=int, help="processes that load images (default: 0)")
+    machine.add_argument("--precision", help="of the backbone: float32 (default) or bfloat16")
+    machine.add_argument("--micro-batch", type=int, help="most images to train on at once, if memory is short")
+    machine.add_argument("--compile", action="store_const", const=True, help="let PyTorch compile the backbone")
     choice = parser.add_argument_group("choice of features")
     choice.add_argument("--threshold", type=_threshold, help="turan or a number (default: searched)")
     choice.add_argument("--solver", help="see `qpm-vision info` (default: auto)")

@@ -17,6 +17,7 @@ Each method × budget × seed leaves a folder of its own, in which `scores.json`
     n20-k5/greedy/seed-0/scores.json               figures of merit
                          model.safetensors         the fine-tuned model
                          history.csv               its epochs
+                         training-0.safetensors    how far fine-tuning has come, until it is done
     n20-k5/greedy/choice.npz                       features and head (of random ones in the folder of the seed)
     compare.csv, history.csv, compare.md           everything that was asked for last, as tables
 """
@@ -44,7 +45,7 @@ from qpm_vision._comparison_table import COLUMNS, comparison_markdown
 from qpm_vision._data_identity import data_identity
 from qpm_vision._preflight import refuse_changed_data
 from qpm_vision._progress import Reporter, SilentReporter
-from qpm_vision._work import Work, split_of
+from qpm_vision._work import Work
 from qpm_vision.baselines import Choice, refit_q_senn
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, load_data
@@ -53,7 +54,8 @@ from qpm_vision.metrics import structural_grounding
 from qpm_vision.model import Classifier, QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import RunFolder, RunFolderError
-from qpm_vision.training import TrainingSettings, accuracy
+from qpm_vision.training import accuracy
+from qpm_vision.training_settings import TrainingSettings
 
 __all__ = ["ABLATIONS", "METHODS", "NEIGHBOURS", "compare_run"]
 
@@ -127,7 +129,7 @@ def compare_run(
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise InvalidInputError(f"The 'seeds' parameter must be an integer of at least 1. Got {seeds!r}.")
     chosen = _checked_methods(methods)
-    images = load_data(config.data, **split_of(config)) if data is None else data
+    images = load_data(config.data, **config.division) if data is None else data
     refuse_changed_data(folder, config.data, data_identity(images))
     budgets = list(itertools.product(n_select or (config.n_select,), n_per_class or (config.n_per_class,)))
     comparison = _Comparison(
@@ -294,14 +296,11 @@ class _Comparison:
         before = accuracy(model, self.work.batches(self.work.data.test, preprocessing), self.work.device)
         whole = len(self._probe) == len(self.work.data.test)
         history = [{"epoch": 0, "accuracy_probe": before if whole else self._probed(model, preprocessing)}]
-        began = time.perf_counter()
         settings = self.work.config.fine_tuning.for_images(len(self.work.data.train))
         if job.method == "qsenn":
             model = self._in_rounds(job, model, choice.selected, preprocessing, settings, history)
         else:
             self._train(job, model, preprocessing, settings, history)
-        looked = sum(row.get("probe_seconds", 0.0) for row in history)
-        trained = time.perf_counter() - began - looked
         measured = self._scores(job, model, preprocessing)
         target = self.out.path / job.folder
         target.mkdir(parents=True, exist_ok=True)
@@ -313,7 +312,7 @@ class _Comparison:
                 "accuracy_before": before,
                 "epochs_to_level": epochs_to(self._level - 1e-9, history),
                 "seconds_choice": round(seconds, 3),
-                "seconds_training": round(trained, 3),
+                "seconds_training": sum(row.get("seconds", 0.0) + row.get("refit_seconds", 0.0) for row in history),
                 "history": history,
             },
         )
@@ -344,6 +343,8 @@ class _Comparison:
         if row["history"]:
             self._write_epochs(f"{job.folder.as_posix()}/history.csv", row["history"])
         self.out.write_json(f"{job.folder.as_posix()}/{_SCORES}", row)
+        for state in (self.out.path / job.folder).glob("training-*.safetensors"):
+            state.unlink()
 
     def _scores(self, job: _Job, model: QPMClassifier | SparseClassifier, preprocessing: Preprocessing) -> Row:
         scores = self.work.score(str(job), model, preprocessing).to_dict()
@@ -370,20 +371,21 @@ class _Comparison:
     ) -> None:
         done = int(history[-1]["epoch"])
 
-        def note(row: Row, trained: Classifier) -> None:
+        def look(rows: list[Row], trained: Classifier) -> None:
             began = time.perf_counter()
-            probed = self._probed(trained, preprocessing)
-            seconds = round(time.perf_counter() - began, 3)
-            history.append({**row, "epoch": done + row["epoch"], "accuracy_probe": probed, "probe_seconds": seconds})
+            rows[-1]["accuracy_probe"] = self._probed(trained, preprocessing)
+            rows[-1]["probe_seconds"] = round(time.perf_counter() - began, 3)
 
-        self.work.train(
+        rows = self.work.train(
             str(job),
             model,
             preprocessing,
             settings,
+            state=self.out.path / job.folder / f"training-{round_}.safetensors",
             seed=self._seed(job) + 10_000 * round_,  # each round has an order of its own
-            on_epoch=note,
+            on_epoch=look,
         )
+        history += ({**row, "epoch": done + row["epoch"]} for row in rows)
 
     def _in_rounds(
         self,
@@ -397,11 +399,15 @@ class _Comparison:
         """Fine-tune, fit and quantise in turns, in as many epochs together as other methods have."""
         shares = [len(part) for part in np.array_split(np.arange(settings.epochs), Q_SENN_ROUNDS) if len(part)]
         for round_, epochs in enumerate(shares):
+            began = time.perf_counter()
             if round_:
                 pooled = self.choices.kept_features(str(job), model, preprocessing)
                 again = refit_q_senn(selected, pooled, job.budget[1])
                 model = with_head(model.backbone, again, (pooled.mean, pooled.std)).to(self.work.device)
+            refit = time.perf_counter() - began
+            first = len(history)
             self._train(job, model, preprocessing, replace(settings, epochs=epochs, least_steps=0), history, round_)
+            history[first]["refit_seconds"] = round(refit, 3) if round_ else 0.0
         return model
 
     def _probed(self, model: Classifier, preprocessing: Preprocessing) -> float:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from qpm_opt import InvalidInputError, backend_names
-from qpm_vision.training import PAPER_DENSE, PAPER_FINE_TUNING, SMALL_DENSE, SMALL_FINE_TUNING, TrainingSettings
+from qpm_vision.recipes import read_recipe
+from qpm_vision.training_settings import SMALL_DENSE, SMALL_FINE_TUNING, TrainingSettings
 
-__all__ = ["FREE_KEYS", "RECIPES", "RunConfig", "differences"]
+__all__ = ["FREE_KEYS", "PRECISIONS", "RunConfig", "differences", "merged"]
 
-FREE_KEYS = frozenset({"data", "device", "workers"})
+FREE_KEYS = frozenset({"compile", "data", "device", "tensorboard", "workers"})
 """Keys that may change when a run is continued: they say where it is computed and where the images lie, not what.
 
 That the images are the same is seen from the images.
 """
 
-RECIPES: dict[str, dict[str, TrainingSettings]] = {
-    "paper": {"dense": PAPER_DENSE, "fine_tuning": PAPER_FINE_TUNING},
-    "small": {"dense": SMALL_DENSE, "fine_tuning": SMALL_FINE_TUNING},
-}
-"""Training settings by name: "small" is the default, "paper" that of Norrenbrock et al. (ICLR 2025)."""
+PRECISIONS = ("float32", "bfloat16")
+"""In what the backbone computes. Weights, sums and heads are float32 at least in any case."""
+
+_STAGES = ("dense", "fine_tuning")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class RunConfig:
         size: Side of the input images in pixels; None: what the backbone was made for.
         n_select: Features to keep.
         n_per_class: Features of each class.
-        dense: How the dense classifier is trained.
+        dense: How the dense classifier is trained. With 0 epochs its head is the one that lies beside the weights of
+            the backbone.
         fine_tuning: How the interpretable model is trained.
         threshold: Similarity from which a pair of features is penalised: None to search the lowest with a
             penalty-free selection, "turan" for the quantile of Turán's theorem, or a number.
@@ -45,8 +46,14 @@ class RunConfig:
         solve_seconds: Time limit of the solver; None: no limit.
         seed: Of everything random.
         test_share: Share of the images that are kept for the test where the data has no test set of its own.
+        validation_share: Share of the training images that are kept out of everything but choosing the epoch whose
+            weights are taken; 0: the last epoch's are.
+        precision: One of `PRECISIONS`.
+        micro_batch: Most images that a process trains on at once, where a batch does not fit into memory.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", …
         workers: Processes that load images; 0: none but this one.
+        compile: Whether PyTorch compiles the backbone, which takes minutes and pays on a GPU.
+        tensorboard: Whether the epochs are also written for TensorBoard.
 
     Raises:
         InvalidInputError: A value is malformed.
@@ -70,8 +77,13 @@ class RunConfig:
     solve_seconds: float | None = 60.0
     seed: int = 0
     test_share: float = 0.25
+    validation_share: float = 0.0
+    precision: str = "float32"
+    micro_batch: int | None = None
     device: str = "auto"
     workers: int = 0
+    compile: bool = False
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         for name in ("data", "backbone", "solver", "device"):
@@ -84,7 +96,12 @@ class RunConfig:
             raise _wrong("weights", "a path, 'random' or None", self.weights)
         if self.size is not None:
             _require_integer("size", self.size, 1)
-        for name in ("dense", "fine_tuning"):
+        if self.micro_batch is not None:
+            _require_integer("micro_batch", self.micro_batch, 2)
+        for name in ("compile", "tensorboard"):
+            if not isinstance(getattr(self, name), bool):
+                raise _wrong(name, "true or false", getattr(self, name))
+        for name in _STAGES:
             if not isinstance(getattr(self, name), TrainingSettings):
                 raise _wrong(name, "a TrainingSettings", getattr(self, name))
         if self.n_per_class > self.n_select:
@@ -98,12 +115,15 @@ class RunConfig:
             raise _wrong("solve_seconds", "a number of seconds above 0, or None for no limit", self.solve_seconds)
         if not (_is_number(self.test_share) and 0 < self.test_share < 1):
             raise _wrong("test_share", "between 0 and 1", self.test_share)
-        solvers = ("auto", *backend_names())
-        if self.solver not in solvers:
-            raise InvalidInputError(
-                f"The 'solver' parameter must be one of {', '.join(solvers)}. Got {self.solver!r}."
-                + _nearest(self.solver, solvers)
-            )
+        if not (_is_number(self.validation_share) and 0 <= self.validation_share < 1):
+            raise _wrong("validation_share", "at least 0 and below 1", self.validation_share)
+        for name, known in (("solver", ("auto", *backend_names())), ("precision", PRECISIONS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise InvalidInputError(
+                    f"The '{name}' parameter must be one of {', '.join(known)}. Got {value!r}."
+                    + _nearest(str(value), known)
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
@@ -117,7 +137,7 @@ class RunConfig:
             InvalidInputError: A key is unknown, or a value is malformed.
         """
         values = dict(data)
-        for name in ("dense", "fine_tuning"):
+        for name in _STAGES:
             if isinstance(values.get(name), Mapping):
                 known = tuple(item.name for item in fields(TrainingSettings))
                 _refuse_unknown(values[name], known, f"{name}.")
@@ -127,19 +147,37 @@ class RunConfig:
             raise InvalidInputError("The configuration must have the key 'data': what to train on, such as 'digits'.")
         return cls(**values)
 
-    def with_recipe(self, name: str) -> RunConfig:
-        """The same run with the training settings of a recipe.
+    @property
+    def division(self) -> dict[str, Any]:
+        """What `load_data` needs to divide the images as the run does."""
+        return {"test_share": self.test_share, "validation_share": self.validation_share, "seed": self.seed}
+
+    @classmethod
+    def from_recipe(cls, name: str, data: str) -> RunConfig:
+        """A run on these data as a recipe says.
 
         Raises:
             InvalidInputError: There is no such recipe.
+
+        Example:
+            >>> RunConfig.from_recipe("small", "digits") == RunConfig("digits")
+            True
         """
-        if name not in RECIPES:
-            raise InvalidInputError(
-                f"The 'recipe' parameter must be one of {', '.join(sorted(RECIPES))}. Got {name!r}."
-                + _nearest(name, RECIPES)
-            )
-        recipe = RECIPES[name]
-        return replace(self, dense=recipe["dense"], fine_tuning=recipe["fine_tuning"])
+        return cls.from_dict({**read_recipe(name), "data": data})
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over others; of the two trainings, single values can be replaced.
+
+    Example:
+        >>> merged({"seed": 0, "dense": {"epochs": 3, "beta": 0.2}}, {"dense": {"epochs": 4}})
+        {'seed': 0, 'dense': {'epochs': 4, 'beta': 0.2}}
+    """
+    both = {**below, **above}
+    for name in _STAGES:
+        if isinstance(below.get(name), Mapping) and isinstance(above.get(name), Mapping):
+            both[name] = {**below[name], **above[name]}
+    return both
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

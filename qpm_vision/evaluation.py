@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qpm_opt import InvalidInputError
+from qpm_vision.distributed import sum_over_processes
 from qpm_vision.metrics import (
     ClassIndependence,
     Contrastiveness,
@@ -118,7 +119,7 @@ def evaluate(
     Args:
         model: The model, on `device`.
         train: Un-augmented training batches (images (B, 3, H, W), labels (B,)); None to leave out what is defined on
-            them.
+            them. Where several processes evaluate one model, each gives its share, here and of `test`.
         test: Test batches.
         n_train: Number of training images.
         class_relation: Given similarity of classes, (n_classes, n_classes).
@@ -158,6 +159,8 @@ def evaluate(
             right_train += _right(output.logits, labels)
             seen_train += len(labels)
             _tell(on_images, seen_test + seen_train)
+    counts = torch.tensor([right_train, right_test, seen_train, seen_test, contrast_images])
+    right_train, right_test, seen_train, seen_test, contrast_images = sum_over_processes(counts).tolist()
     if not seen_test or (train is not None and not seen_train):
         raise InvalidInputError(
             f"The 'train' and 'test' parameters must hold images. Got {seen_train} and {seen_test}; "

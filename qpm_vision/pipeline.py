@@ -7,7 +7,9 @@
     evaluation    figures of merit of both models                          metrics.json
     explanation   pictures                                                 gallery.npz, figures/*.png
 
-A second run in the same folder goes on behind the last finished stage.
+A second run in the same folder goes on behind the last finished stage, and inside of one that trains a model behind the
+last epoch (`dense.training.safetensors`, `fine-tuning.training.safetensors`). Several processes can share a run; see
+`qpm_vision.distributed`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -28,6 +31,7 @@ from qpm_opt import (
     InvalidInputError,
 )
 from qpm_vision._data_identity import data_identity
+from qpm_vision._epoch_log import epoch_log
 from qpm_vision._preflight import (
     refuse_changed_config,
     refuse_changed_data,
@@ -36,11 +40,12 @@ from qpm_vision._preflight import (
     refuse_other_cropping,
 )
 from qpm_vision._progress import Reporter, SilentReporter
-from qpm_vision._work import Work, make_problem, split_of
-from qpm_vision.backbones import build_backbone
+from qpm_vision._work import Work, make_problem
+from qpm_vision.backbones import build_backbone, load_head
 from qpm_vision.checkpoint import require_preprocessing
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, JoinedImages, load_data
+from qpm_vision.distributed import from_main, is_main, process_group, share, wait
 from qpm_vision.evaluation import Scores
 from qpm_vision.explain import Explainer, closest_pair, collect_gallery, plot_comparison, plot_overview
 from qpm_vision.explain.gallery import Gallery
@@ -50,7 +55,8 @@ from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
 from qpm_vision.statistics import FeatureStatistics, Locality
-from qpm_vision.training import TrainingSettings, accuracy
+from qpm_vision.training import accuracy
+from qpm_vision.training_settings import TrainingSettings
 
 __all__ = ["evaluate_run", "run"]
 
@@ -84,8 +90,12 @@ def run(
         RunFolderError: The folder is none, in use, or damaged.
         QPMError: Anything else that goes wrong on the way; what is finished stays finished.
     """
-    report = SilentReporter() if reporter is None else reporter
-    place = RunFolder(folder)
+    with process_group():
+        report = reporter if reporter is not None and is_main() else SilentReporter()
+        return _run(config, RunFolder(folder), data, report, redo)
+
+
+def _run(config: RunConfig, place: RunFolder, data: ImageData | None, report: Reporter, redo: str | None) -> RunFolder:
     begun = place.has_run and place.is_begun
     if begun:
         refuse_changed_config(place, config)
@@ -94,23 +104,17 @@ def run(
             return place
     else:
         place.refuse_foreign_content()
-    images = load_data(config.data, **split_of(config)) if data is None else data
+    images = load_data(config.data, **config.division) if data is None else data
     identity = data_identity(images)
     if begun:
         refuse_changed_data(place, config.data, identity)
     refuse_misfit(config, images, trained=begun and "dense" in place.stages() and redo != "dense")
-    if not begun:
-        RunFolder.create(folder, config.to_dict())
-    with place.lock(), report:
-        if redo is not None:
-            place.forget_from(redo)
-            if (place.path / NAMES).exists() and "fine-tuning" not in place.stages():
-                report.message(f"note: {NAMES} was written for features as they were; see whether they still fit")
-        place.write_config(config.to_dict())
-        place.write_json("data.json", identity)
-        place.write_csv("skipped.csv", ["path", "reason"], [[str(item.path), item.reason] for item in images.skipped])
+    wait()  # until every process has seen the folder as it was
+    with _begin(place, config, images, identity, redo) if is_main() else nullcontext(), report:
         report.message(_described(images))
-        finished = place.stages()
+        finished = from_main(place.stages())
+        if (place.path / NAMES).exists() and "fine-tuning" not in finished:
+            report.message(f"note: {NAMES} was written for features as they were; see whether they still fit")
         if finished:
             report.message(f"{place.path}: {', '.join(finished)} already finished")
         work = Work(config, place, report, images)
@@ -119,12 +123,31 @@ def run(
                 continue
             report.message(f"{stage} …")
             began = time.perf_counter()
-            _STAGES[stage](work)
+            if is_main() or stage in _BY_ALL:
+                _STAGES[stage](work)
             seconds = time.perf_counter() - began
-            place.mark_finished(stage, seconds)
+            if is_main():
+                place.mark_finished(stage, seconds)
+            wait()
             report.message(f"{stage} done in {seconds:.1f} s")
         _note_times(place)
     return place
+
+
+@contextmanager
+def _begin(
+    place: RunFolder, config: RunConfig, images: ImageData, identity: dict[str, Any], redo: str | None
+) -> Iterator[None]:
+    """Write what a run is, with the folder locked as long as the run works in it."""
+    if not place.has_run:
+        RunFolder.create(place.path, config.to_dict())
+    with place.lock():
+        if redo is not None:
+            place.forget_from(redo)
+        place.write_config(config.to_dict())
+        place.write_json("data.json", identity)
+        place.write_csv("skipped.csv", ["path", "reason"], [[str(item.path), item.reason] for item in images.skipped])
+        yield
 
 
 def evaluate_run(
@@ -157,7 +180,9 @@ def evaluate_run(
     folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder.open(run_folder)
     config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
     folder.require("fine-tuning", "has no finished model")
-    images = data if isinstance(data, ImageData) else load_data(data or config.data, **split_of(config))
+    # Of other images none are set aside for validation: nothing is trained on them.
+    division = config.division if data is None else {**config.division, "validation_share": 0.0}
+    images = data if isinstance(data, ImageData) else load_data(data or config.data, **division)
     identity = folder.read_json("data.json")
     refuse_other_classes(tuple(identity["class_names"]), images.class_names)
     refuse_other_cropping(identity.get("cropping"), images.cropping)
@@ -187,16 +212,21 @@ def _dense(work: Work) -> None:
     preprocessing = backbone.preprocessing
     if work.config.size is not None:
         preprocessing = dataclasses.replace(preprocessing, size=work.config.size)
-    model = DenseClassifier(backbone, work.n_classes)
+    model = work.prepared(DenseClassifier(backbone, work.n_classes))
     with torch.no_grad():
-        side = min(model.eval()(torch.zeros(1, 3, preprocessing.size, preprocessing.size)).maps.shape[2:])
+        side = min(
+            model.eval()(torch.zeros(1, 3, preprocessing.size, preprocessing.size, device=work.device)).maps.shape[2:]
+        )
     if side < _COARSE:
         work.report.message(
             f"note: the maps have {side} × {side} places only, so pictures cannot show exactly where a feature is; "
             "a larger size, or a backbone of a smaller stride, gives more"
         )
-    _train(work, "dense", model, preprocessing, work.config.dense)
-    work.save(work.folder.path / "dense.safetensors", model, preprocessing)
+    if work.config.dense.epochs:
+        _train(work, "dense", model, preprocessing, work.config.dense)
+    else:
+        load_head(model.head, work.config.backbone, work.config.weights)
+    _keep(work, "dense", "dense.safetensors", model, preprocessing)
 
 
 def _statistics(work: Work) -> None:
@@ -257,13 +287,13 @@ def _assignment(work: Work) -> None:
 def _fine_tuning(work: Work) -> None:
     model, preprocessing = _untuned(work)
     _train(work, "fine-tuning", model, preprocessing, work.config.fine_tuning)
-    work.save(work.folder.path / "qpm.safetensors", model, preprocessing)
+    _keep(work, "fine-tuning", "qpm.safetensors", model, preprocessing)
 
 
 def _evaluation(work: Work) -> None:
     metrics: dict[str, Any] = {name: _scores(work, name).to_dict() for name in _MODELS}
     model, preprocessing = _untuned(work)
-    before = accuracy(model, work.batches(work.data.test, preprocessing), work.device)
+    before = accuracy(model, work.batches(share(work.data.test), preprocessing), work.device)
     metrics["qpm_before_fine_tuning"] = {"accuracy_test": before}
     after = metrics["qpm"]["accuracy_test"]
     if after < before:
@@ -281,7 +311,8 @@ def _evaluation(work: Work) -> None:
         "gap": result.gap,
         **{f"objective_{name}": value for name, value in dataclasses.asdict(result.terms).items()},
     }
-    work.folder.write_json("metrics.json", metrics)
+    if is_main():
+        work.folder.write_json("metrics.json", metrics)
 
 
 def _explanation(work: Work) -> None:
@@ -319,6 +350,9 @@ _STAGES: dict[str, Callable[[Work], None]] = {
 }
 
 
+_BY_ALL = frozenset({"dense", "fine-tuning", "evaluation"})
+"""Stages in which all processes of a run work; in the others they wait for the first one."""
+
 _MODELS: dict[str, tuple[str, type[Any]]] = {
     "dense": ("dense.safetensors", DenseClassifier),
     "qpm": ("qpm.safetensors", QPMClassifier),
@@ -352,12 +386,26 @@ def _untuned(work: Work) -> tuple[QPMClassifier, Preprocessing]:
     model = QPMClassifier(
         dense.backbone, selected, result.weights, statistics["mean"][selected], statistics["std"][selected]
     )
-    return model.to(work.device), preprocessing
+    return work.prepared(model), preprocessing
 
 
 def _train(work: Work, stage: str, model: Classifier, preprocessing: Preprocessing, settings: TrainingSettings) -> None:
-    work.folder.drop_history(stage)
-    work.train(stage, model, preprocessing, settings, on_epoch=lambda row, _model: work.folder.add_history(stage, row))
+    folder = work.folder
+    with epoch_log(folder.path / "tensorboard" / stage, wanted=work.config.tensorboard and is_main()) as log:
+
+        def note(history: list[dict[str, Any]], _model: Classifier) -> None:
+            if is_main():
+                folder.write_history(stage, history)
+                log(history[-1])
+
+        work.train(stage, model, preprocessing, settings, state=folder.training_state(stage), on_epoch=note)
+
+
+def _keep(work: Work, stage: str, file: str, model: Classifier, preprocessing: Preprocessing) -> None:
+    """Write the model of a stage; then the state of its training is not needed any more."""
+    if is_main():
+        work.save(work.folder.path / file, model, preprocessing)
+        work.folder.training_state(stage).unlink(missing_ok=True)
 
 
 def _note_times(place: RunFolder) -> None:

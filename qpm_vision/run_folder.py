@@ -122,7 +122,11 @@ class RunFolder:
     @property
     def is_begun(self) -> bool:
         """Whether anything was trained here yet."""
-        return bool(self.stages()) or bool(self.history())
+        return bool(self.stages() or self.history() or any(self.training_state(stage).exists() for stage in STAGES))
+
+    def training_state(self, stage: str) -> Path:
+        """Where a stage that trains a model keeps how far it has come."""
+        return self.path / f"{stage}.training.safetensors"
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
@@ -205,7 +209,7 @@ class RunFolder:
         self.write_json(STAGE_FILE, {name: asdict(record) for name, record in records.items()})
 
     def forget_from(self, stage: str) -> None:
-        """Let a stage and all that follow it count as not done; their files stay until they are written again.
+        """Let a stage and all that follow it count as not begun; their files stay until they are written again.
 
         Raises:
             InvalidInputError: There is no such stage.
@@ -215,6 +219,8 @@ class RunFolder:
         kept = STAGES[: STAGES.index(stage)]
         records = {name: asdict(record) for name, record in self.stages().items() if name in kept}
         self.write_json(STAGE_FILE, records)
+        for name in STAGES[STAGES.index(stage) :]:
+            self.training_state(name).unlink(missing_ok=True)
 
     # -- history -----------------------------------------------------------------------------------------------------
 
@@ -228,18 +234,10 @@ class RunFolder:
             raise self._damaged(HISTORY, error) from error
         return list(csv.DictReader(io.StringIO(text)))
 
-    def add_history(self, stage: str, row: Mapping[str, Any]) -> None:
-        """Add one epoch of a stage."""
-        self._write_history([*self.history(), {"stage": stage, **row}])
-
-    def drop_history(self, stage: str) -> None:
-        """Remove the epochs of a stage that begins anew."""
-        rows = self.history()
-        kept = [row for row in rows if row.get("stage") != stage]
-        if len(kept) < len(rows):
-            self._write_history(kept)
-
-    def _write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write_history(self, stage: str, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Put the epochs of a stage in place of those that were there of it, behind those of other stages."""
+        rows: list[Mapping[str, Any]] = [row for row in self.history() if row.get("stage") != stage]
+        rows += ({"stage": stage, **epoch} for epoch in epochs)
         columns = list(dict.fromkeys(name for row in rows for name in row)) or ["stage", "epoch"]
         self.write_csv(HISTORY, columns, ([row.get(name, "") for name in columns] for row in rows))
 

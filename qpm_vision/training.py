@@ -1,14 +1,21 @@
-"""Training of the dense and of the interpretable classifier: SGD, cross-entropy, feature diversity loss."""
+"""Training of the dense and of the interpretable classifier: SGD, cross-entropy, feature diversity loss.
+
+What a step does depends on the seed and the number of the step alone, so a training that is stopped goes on as if it
+had not been. Several processes can share every batch; see `qpm_vision.distributed`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
+import itertools
 import logging
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -17,160 +24,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qpm_opt import InvalidInputError, QPMError
+from qpm_vision import distributed
 from qpm_vision.backbones import evaluation_mode
 from qpm_vision.losses import feature_diversity_loss
 from qpm_vision.model import Classifier
-from qpm_vision.preprocessing import AUGMENTATIONS, Preprocessing
+from qpm_vision.preprocessing import Preprocessing
+from qpm_vision.training_settings import SCHEDULES, TrainingSettings
+from qpm_vision.training_state import TrainingState, TrainingStateFile, weights_digest
 
 if TYPE_CHECKING:
     from qpm_vision.data import ImageSet
 
-__all__ = [
-    "PAPER_DENSE",
-    "PAPER_FINE_TUNING",
-    "SCHEDULES",
-    "SMALL_DENSE",
-    "SMALL_FINE_TUNING",
-    "TrainingError",
-    "TrainingSettings",
-    "accuracy",
-    "train",
-]
+__all__ = ["TrainingError", "accuracy", "train"]
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 LoaderFactory: TypeAlias = Callable[[int], Iterable[Batch]]
+Batches: TypeAlias = Callable[[int, int], tuple[int, Iterable[Batch]]]
+"""For an epoch, from 1 on, and a number of batches to leave out: how many the epoch has, and those that are left."""
 
-_ONE_CYCLE_START = 1 / 25
+SECONDS_BETWEEN_SAVES = 600.0
+"""After so long, the state is kept in the middle of an epoch as well."""
 
 _log = logging.getLogger(__name__)
 
 
 class TrainingError(QPMError):
     """Training diverged; the message says where and what to do. The model has its last good weights again."""
-
-
-def _require_known(name: str, value: Any, known: Iterable[str]) -> None:
-    names = sorted(known)
-    if value not in names:
-        close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise InvalidInputError(f"The '{name}' parameter must be one of {', '.join(names)}. Got {value!r}.{hint}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _wrong(name: str, expected: str, value: Any) -> InvalidInputError:
-    return InvalidInputError(f"The '{name}' parameter must be {expected}. Got {value!r}.")
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a model is trained, by stochastic gradient descent with momentum.
-
-    Weight decay acts on all parameters, those of batch normalisation among them, as in the paper.
-
-    Attributes:
-        epochs: Passes over the training images.
-        least_steps: Where there are so few images that the epochs have fewer steps than this, more epochs are made.
-        learning_rate: Of the backbone; with "one-cycle" the largest one.
-        head_learning_rate: Of everything that is not backbone; None: `learning_rate`.
-        momentum: Of SGD, at least 0 and below 1.
-        weight_decay: L2 penalty, in the sense of SGD.
-        schedule: A name in `SCHEDULES`.
-        warm_up: Share of all steps in which "one-cycle" rises from a 25th of the rate.
-        step_epochs: Epochs after which "step" multiplies the rate by `step_factor`, again and again.
-        step_factor: See there.
-        batch_size: Images in a batch, at least 2. A last batch of one image joins the one before.
-        augmentation: A name in `qpm_vision.preprocessing.AUGMENTATIONS`.
-        beta: Weight β of the feature diversity loss; 0 leaves it out.
-        gradient_norm: Longer gradients are shortened to this L2 norm over all parameters; None: left as they are.
-
-    Raises:
-        InvalidInputError: A value is malformed.
-    """
-
-    epochs: int = 5
-    least_steps: int = 0
-    learning_rate: float = 0.02
-    head_learning_rate: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: str = "one-cycle"
-    warm_up: float = 0.25
-    step_epochs: int = 30
-    step_factor: float = 0.4
-    batch_size: int = 32
-    augmentation: str = "shift"
-    beta: float = 0.196
-    gradient_norm: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("least_steps", 0), ("step_epochs", 1), ("batch_size", 2)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise _wrong(name, f"an integer of at least {least}", value)
-        for name in ("learning_rate", "head_learning_rate", "step_factor", "gradient_norm"):
-            value = getattr(self, name)
-            if value is None and name in ("head_learning_rate", "gradient_norm"):
-                continue
-            if not _is_number(value) or value <= 0:
-                raise _wrong(name, "a number above 0", value)
-        for name in ("weight_decay", "beta"):
-            if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
-                raise _wrong(name, "a number that is not negative", getattr(self, name))
-        for name in ("momentum", "warm_up"):
-            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
-                raise _wrong(name, "a number of at least 0 and below 1", getattr(self, name))
-        for name, known in (("schedule", SCHEDULES), ("augmentation", AUGMENTATIONS)):
-            _require_known(name, getattr(self, name), known)
-
-    def for_images(self, n_images: int) -> TrainingSettings:
-        """The same, with as many epochs as that number of images needs for `least_steps`."""
-        steps = max(1, math.ceil(n_images / self.batch_size))
-        return replace(self, epochs=max(self.epochs, math.ceil(self.least_steps / steps)), least_steps=0)
-
-
-def _one_cycle(settings: TrainingSettings, done: float) -> float:
-    """Up along half a cosine, down along another one, to (almost) nothing."""
-    if done < settings.warm_up:
-        return _ONE_CYCLE_START + (1 - _ONE_CYCLE_START) * (1 - math.cos(math.pi * done / settings.warm_up)) / 2
-    return (1 + math.cos(math.pi * (done - settings.warm_up) / (1 - settings.warm_up))) / 2
-
-
-def _step(settings: TrainingSettings, done: float) -> float:
-    # The tolerance keeps an epoch's first step from being counted to the epoch before.
-    return settings.step_factor ** (int(done * settings.epochs + 1e-9) // settings.step_epochs)
-
-
-SCHEDULES: dict[str, Callable[[TrainingSettings, float], float]] = {"one-cycle": _one_cycle, "step": _step}
-"""By name, the factor of the learning rates: a function of the settings and the share of the training that is done."""
-
-PAPER_DENSE = TrainingSettings(
-    epochs=150,
-    learning_rate=0.005,
-    head_learning_rate=0.01,
-    momentum=0.9,
-    weight_decay=5e-4,
-    schedule="step",
-    step_epochs=30,
-    step_factor=0.4,
-    batch_size=16,
-    augmentation="paper",
-)
-"""Dense training of QPM (Norrenbrock et al., ICLR 2025), made for a ResNet-50 at 224 pixels."""
-
-PAPER_FINE_TUNING = replace(
-    PAPER_DENSE, epochs=40, learning_rate=1e-4, head_learning_rate=None, momentum=0.95, step_epochs=10
-)
-"""Fine-tuning of QPM (Norrenbrock et al., ICLR 2025)."""
-
-SMALL_DENSE = TrainingSettings(least_steps=200)
-"""Dense training in minutes on a CPU, for a pretrained EfficientNet-Lite0 on images of about 64 pixels."""
-
-SMALL_FINE_TUNING = replace(SMALL_DENSE, epochs=4, least_steps=160, learning_rate=0.01)
-"""Fine-tuning in minutes on a CPU."""
 
 
 def train(
@@ -182,7 +61,10 @@ def train(
     device: torch.device | str = "cpu",
     seed: int = 0,
     workers: int = 0,
-    on_epoch: Callable[[dict[str, Any], Classifier], None] | None = None,
+    micro_batch: int | None = None,
+    validation: ImageSet | None = None,
+    state: Path | None = None,
+    on_epoch: Callable[[list[dict[str, Any]], Classifier], None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train a model in place.
@@ -191,54 +73,74 @@ def train(
     order of the images, their augmentation and dropout; on a CPU the outcome is then the same for the same number of
     threads. PyTorch's own random state is what it was, afterwards.
 
+    Ctrl-C and SIGTERM end the training behind the step under way; a second one ends it at once.
+
     Args:
         model: Trained in place; left on `device`, in evaluation mode.
         images: The training images; or a function that gives the batches of an epoch, (images (B, 3, H, W), labels
-            (B,)), for the epoch's number from 1 on. What it gives must have a length, the number of batches.
+            (B,)), for the epoch's number from 1 on. What it gives must have a length, the number of batches. Where
+            several processes train one model, it gives each its share, and all the same number of batches.
         settings: How to train.
         preprocessing: Of the images; by default that of the backbone. Not used where `images` is a function.
         device: Where to train.
         seed: Of everything random.
         workers: Processes that load images; 0: none but this one.
-        on_epoch: Called after each epoch with its row of the history and the model, which it must not change.
+        micro_batch: Most images that a process computes at once; a larger batch is computed in parts whose gradients
+            add up. Batch normalisation sees the parts. None: each batch at once.
+        validation: Images to choose the epoch with: at the end the model has the weights of the epoch that classified
+            most of them correctly, the last one of several. None: those of the last epoch.
+        state: A file to keep the state of the training in, after each epoch, every few minutes, and when it is stopped.
+            If it is there and of the same training, it goes on from there, bit by bit the same. It must lie where all
+            processes see it. The caller removes it when the model is safe.
+        on_epoch: Called after each epoch with the history so far and the model, which it must not change. What it adds
+            to the last row is kept.
         progress: Called after each step with the batches done and their number, over all epochs, and a text about the
             epoch under way.
 
     Returns:
         A row for each epoch: "epoch" from 1 on; "loss", "cross_entropy", "diversity" (of the whole epoch, per image,
-        while training), "accuracy" (the same), "learning_rate" (of the backbone, in the last step), "seconds".
+        while training), "accuracy" (the same), "learning_rate" (of the backbone, in the last step), "seconds", and
+        "validation_accuracy" where there are images for it.
 
     Raises:
         TrainingError: The loss or the weights became infinite or NaN. The model has the weights of the last epoch that
             ended well, or those it came with.
         InvalidInputError: There are fewer than two images, labels do not fit the model, or a batch is malformed.
+        KeyboardInterrupt: It was stopped, and the state kept.
     """
+    if micro_batch is not None and (isinstance(micro_batch, bool) or micro_batch < 2):
+        raise InvalidInputError(f"The 'micro_batch' parameter must be at least 2, or None. Got {micro_batch!r}.")
     place = torch.device(device)
     model.to(place)
-    if not callable(images):
+    model.eval()
+    chosen = model.backbone.preprocessing if preprocessing is None else preprocessing
+    batches: Batches
+    if callable(images):
+        batches = _of_function(images)
+    else:
         settings = settings.for_images(len(images))
-    loader_of = images if callable(images) else _loaders(images, model, settings, preprocessing, seed, workers)
-    optimizer = _optimizer(model, settings)
-    history: list[dict[str, Any]] = []
+        batches = _of_images(images, chosen, settings, seed, workers)
+    if not settings.epochs:
+        return []
+    keeper = None
+    if state is not None:
+        identity = {
+            "settings": asdict(settings),
+            "seed": seed,
+            "micro_batch": micro_batch,
+            "n_images": None if callable(images) else len(images),
+            "n_validation": None if validation is None else len(validation),
+            "weights": weights_digest(model),
+        }
+        keeper = TrainingStateFile(state, identity)
+    held_out = None if validation is None else _held_out(validation, chosen, settings, workers)
     # An exception, Ctrl-C included, leaves as it came; random state and mode are put right on its way.
-    with _seeded(seed, place):
-        good = _snapshot(model)
+    with _random_state_kept(place), _stopping() as stop:
+        training = _Training(model, settings, seed, micro_batch, keeper, stop, progress)
         try:
-            for epoch in range(1, settings.epochs + 1):
-                row = _epoch(model, loader_of(epoch), optimizer, settings, epoch, progress)
-                _require_finite_weights(model, epoch)
-                good = _snapshot(model)
-                history.append(row)
-                _log.info("epoch %d/%d: %s", epoch, settings.epochs, row)
-                if on_epoch is not None:
-                    model.eval()
-                    on_epoch(row, model)
-        except TrainingError:
-            model.load_state_dict(good)
-            raise
+            return training.run(batches, held_out, on_epoch)
         finally:
             model.eval()
-    return history
 
 
 def accuracy(model: nn.Module, loader: Iterable[Batch], device: torch.device | str = "cpu") -> float:
@@ -246,7 +148,7 @@ def accuracy(model: nn.Module, loader: Iterable[Batch], device: torch.device | s
 
     Args:
         model: Returns `ModelOutput`; moved to the device, its mode is kept.
-        loader: Batches (images (B, 3, H, W), labels (B,)), un-augmented.
+        loader: Batches (images (B, 3, H, W), labels (B,)), un-augmented; of several processes, each gives its share.
         device: Where to compute.
 
     Raises:
@@ -259,135 +161,276 @@ def accuracy(model: nn.Module, loader: Iterable[Batch], device: torch.device | s
             predicted = model(images.to(device)).logits.argmax(dim=1).cpu()
             right += int((predicted == labels).sum())
             seen += len(labels)
+    counts = distributed.sum_over_processes(torch.tensor([right, seen]))
+    right, seen = int(counts[0]), int(counts[1])
     if not seen:
         raise InvalidInputError("The 'loader' parameter must hold at least one image. Got none.")
     return right / seen
 
 
-# -- one epoch -----------------------------------------------------------------------------------------------------
+# -- all epochs ----------------------------------------------------------------------------------------------------
 
 
-def _epoch(
-    model: Classifier,
-    loader: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    settings: TrainingSettings,
-    epoch: int,
-    progress: Callable[[int, int, str], None] | None,
-) -> dict[str, Any]:
-    began = time.perf_counter()
-    length = _length(loader)
-    device = model.weight.device
-    sums = np.zeros(4)
-    seen = done = 0
-    rate = 0.0
-    model.train()
-    for images, labels, n_batches in _without_single_image(loader):
-        _require_labels(labels, model.n_classes)
-        factor = SCHEDULES[settings.schedule](settings, (epoch - 1 + min(done / length, 1.0)) / settings.epochs)
-        for group in optimizer.param_groups:
-            group["lr"] = group["base"] * factor
-        rate = settings.learning_rate * factor
-        figures = _train_step(
-            model, images.to(device, non_blocking=True), labels.to(device, non_blocking=True), optimizer, settings
-        )
-        done += n_batches
-        if not math.isfinite(figures[0]):
-            raise _diverged(f"the loss became {figures[0]} in epoch {epoch}, step {done} of {length}")
-        sums += np.multiply(figures, (len(labels), len(labels), len(labels), 1))
-        seen += len(labels)
-        if progress is not None:
-            text = f"epoch {epoch}/{settings.epochs}, loss {sums[0] / seen:.3f}, accuracy {sums[3] / seen:.1%}"
-            progress((epoch - 1) * length + done, settings.epochs * length, text)
-    if not seen:
-        raise InvalidInputError("The 'images' parameter must give at least one batch for every epoch. Got none.")
-    loss, cross_entropy, diversity, right = (sums / seen).tolist()
-    return {
-        "epoch": epoch,
-        "loss": loss,
-        "cross_entropy": cross_entropy,
-        "diversity": diversity,
-        "accuracy": right,
-        "learning_rate": rate,
-        "seconds": round(time.perf_counter() - began, 3),
-    }
+@dataclass
+class _Training:
+    """One training under way."""
 
+    model: Classifier
+    settings: TrainingSettings
+    seed: int
+    micro_batch: int | None
+    keeper: TrainingStateFile | None
+    stop: threading.Event
+    progress: Callable[[int, int, str], None] | None
 
-def _train_step(
-    model: Classifier, images: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer, settings: TrainingSettings
-) -> list[float]:
-    """One update. Returns loss, cross-entropy, diversity loss and the number of right answers.
+    def __post_init__(self) -> None:
+        self.device = self.model.weight.device
+        self.optimizer = _optimizer(self.model, self.settings)
+        self.parallel: nn.Module = self.model
+        if distributed.world_size() > 1:
+            # What lies behind the layer that gives the maps is not computed.
+            unused = self.model.backbone.layer is not None
+            self.parallel = nn.parallel.DistributedDataParallel(self.model, find_unused_parameters=unused)
+        self.saved = time.monotonic()
 
-    Nothing is updated where the loss is not finite.
-    """
-    output = model(images)
-    cross_entropy = functional.cross_entropy(output.logits, labels)
-    loss = cross_entropy
-    diversity = torch.zeros_like(cross_entropy)
-    if settings.beta:
-        diversity = feature_diversity_loss(output.maps, output.logits, model.weight, settings.beta)
-        loss = loss + diversity
-    right = (output.logits.argmax(dim=1) == labels).sum()
-    # One transfer for all four, because each of them waits for the device.
-    figures: list[float] = torch.stack((loss, cross_entropy, diversity, right)).tolist()
-    if math.isfinite(figures[0]):
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if settings.gradient_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_norm)
-        optimizer.step()
-    return figures
+    def run(
+        self,
+        batches: Batches,
+        validation: Iterable[Batch] | None,
+        on_epoch: Callable[[list[dict[str, Any]], Classifier], None] | None,
+    ) -> list[dict[str, Any]]:
+        """All epochs that are left."""
+        at = (None if self.keeper is None else self.keeper.load(self.model, self.optimizer)) or TrainingState()
+        good = _snapshot(self.model)
+        if at.history or at.batches:
+            _log.info("going on in epoch %d, behind %d batches", at.epoch, at.batches)
+        try:
+            while at.epoch <= self.settings.epochs:
+                row = self._epoch(batches, at)
+                self._require_finite_weights(at.epoch)
+                good = _snapshot(self.model)
+                if validation is not None:
+                    row["validation_accuracy"] = accuracy(self.model, validation, self.device)
+                    best = max((known["validation_accuracy"] for known in at.history), default=-1.0)
+                    if row["validation_accuracy"] >= best:
+                        at.best = good
+                at = TrainingState(epoch=at.epoch + 1, history=[*at.history, row], best=at.best)
+                _log.info("epoch %d/%d: %s", row["epoch"], self.settings.epochs, row)
+                if on_epoch is not None:
+                    self.model.eval()
+                    on_epoch(at.history, self.model)
+                self._keep(at)
+        except TrainingError:
+            self.model.load_state_dict(good)
+            raise
+        if at.best is not None:
+            self.model.load_state_dict(at.best)
+        return at.history
 
+    def _epoch(self, batches: Batches, at: TrainingState) -> dict[str, Any]:
+        """What is left of an epoch; returns its row of the history."""
+        length, loader = batches(at.epoch, at.batches)
+        settings = self.settings
+        began = time.perf_counter() - at.seconds
+        self.model.train()
+        for images, labels in self._until_stopped(loader):
+            self._check(labels)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["base"] * self._factor(at.epoch, at.batches, length)
+            figures = self._step(images, labels, at)
+            if not math.isfinite(figures[0]):
+                raise _diverged(
+                    f"the loss became {figures[0] / figures[4]} in epoch {at.epoch}, step {at.batches + 1} of {length}"
+                )
+            at.batches += 1
+            at.sums = [total + more for total, more in zip(at.sums, figures[:5], strict=True)]
+            at.seconds = time.perf_counter() - began
+            if self.progress is not None:
+                text = f"epoch {at.epoch}/{settings.epochs}, loss {at.sums[0] / at.sums[4]:.3f}, accuracy "
+                text += f"{at.sums[3] / at.sums[4]:.1%}"
+                self.progress((at.epoch - 1) * length + at.batches, settings.epochs * length, text)
+            # Several processes stop behind the same step: all were told how many of them had been asked to.
+            if figures[5] or (self.stop.is_set() and distributed.world_size() == 1):
+                self._stopped(at, length)
+            if time.monotonic() - self.saved > SECONDS_BETWEEN_SAVES:
+                self._keep(at)
+        if self.stop.is_set() and at.batches < length:
+            self._stopped(at, length)
+        if not at.sums[4]:
+            raise InvalidInputError("The 'images' parameter must give at least one batch for every epoch. Got none.")
+        loss, cross_entropy, diversity, right = (total / at.sums[4] for total in at.sums[:4])
+        return {
+            "epoch": at.epoch,
+            "loss": loss,
+            "cross_entropy": cross_entropy,
+            "diversity": diversity,
+            "accuracy": right,
+            "learning_rate": settings.learning_rate * self._factor(at.epoch, at.batches - 1, length),
+            "seconds": round(time.perf_counter() - began, 3),
+        }
 
-def _without_single_image(loader: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Batches and the number of batches that they were made of: a last one of one image joins the one before.
+    def _factor(self, epoch: int, batch: int, length: int) -> float:
+        """What the learning rates are multiplied by in a step."""
+        done = (epoch - 1 + min(batch / length, 1.0)) / self.settings.epochs
+        return SCHEDULES[self.settings.schedule](self.settings, done)
 
-    Batch normalisation has no variance over one image, or a wild one.
-    """
-    waiting: Batch | None = None
-    for images, labels in loader:
-        if waiting is not None:
-            if len(labels) == 1:
-                waiting = torch.cat((waiting[0], images)), torch.cat((waiting[1], labels))
-                yield *waiting, 2
-                waiting = None
-                continue
-            yield *waiting, 1
-        waiting = images, labels
-    if waiting is not None:
-        if len(waiting[1]) == 1:
+    def _until_stopped(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+        try:
+            yield from loader
+        except RuntimeError:
+            # Processes that load images may have got the signal as well, and be gone.
+            if not self.stop.is_set() or distributed.world_size() > 1:
+                raise
+
+    def _step(self, images: Tensor, labels: Tensor, at: TrainingState) -> list[float]:
+        """One update; its figures summed over the images of all processes.
+
+        They are loss, cross-entropy, diversity loss, right answers, images, and processes that were asked to stop.
+        Nothing is updated where the loss is not finite.
+        """
+        _seed_step(self.seed, at.epoch, at.batches)
+        images, labels = (part.to(self.device, non_blocking=True) for part in (images, labels))
+        # The mean over the batch is that over all processes; gradients are averaged over them.
+        total = distributed.sum_over_processes(torch.tensor(float(len(labels)), device=self.device))
+        share = distributed.world_size() / total
+        figures = torch.zeros(6, device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = self._parts(len(labels))
+        for number, (begin, end) in enumerate(parts):
+            last = number == len(parts) - 1
+            with contextlib.nullcontext() if last else self._without_exchange():
+                figures[:5] += self._backward(images[begin:end], labels[begin:end], share)
+        figures[5] = float(self.stop.is_set())
+        # One transfer for all of them, because it waits for the device.
+        result: list[float] = distributed.sum_over_processes(figures).tolist()
+        if math.isfinite(result[0]):
+            if self.settings.gradient_norm is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_norm)
+            self.optimizer.step()
+        return result
+
+    def _backward(self, images: Tensor, labels: Tensor, share: Tensor) -> Tensor:
+        """Gradients of a part of a batch, and its figures: sums over its images."""
+        output = self.parallel(images)
+        cross_entropy = functional.cross_entropy(output.logits, labels)
+        loss = cross_entropy
+        diversity = torch.zeros_like(cross_entropy)
+        if self.settings.beta:
+            diversity = feature_diversity_loss(output.maps, output.logits, self.model.weight, self.settings.beta)
+            loss = loss + diversity
+        number = len(labels)
+        (loss * (share * number)).backward()  # type: ignore[no-untyped-call]
+        right = (output.logits.argmax(dim=1) == labels).sum()
+        sums = (loss * number, cross_entropy * number, diversity * number, right, torch.full_like(loss, number))
+        return torch.stack(sums).detach()
+
+    def _parts(self, number: int) -> list[tuple[int, int]]:
+        """Bounds of parts of nearly equal size, none of a single image, over which nothing can be normalised."""
+        count = 1
+        if self.micro_batch is not None:
+            count = max(1, min(math.ceil(number / self.micro_batch), number // 2))
+        bounds = np.linspace(0, number, count + 1).round().astype(int).tolist()
+        return list(itertools.pairwise(bounds))
+
+    def _without_exchange(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients of all but the last part of a batch stay in their process."""
+        if isinstance(self.parallel, nn.parallel.DistributedDataParallel):
+            return self.parallel.no_sync()
+        return contextlib.nullcontext()
+
+    # -- stopping ----------------------------------------------------------------------------------------------------
+
+    def _stopped(self, at: TrainingState, length: int) -> None:
+        self._keep(at)
+        raise KeyboardInterrupt(f"stopped in epoch {at.epoch} of {self.settings.epochs}, step {at.batches} of {length}")
+
+    def _keep(self, at: TrainingState) -> None:
+        if self.keeper is not None and distributed.is_main():
+            self.keeper.save(at, self.model, self.optimizer)
+        self.saved = time.monotonic()
+
+    # -- checks ------------------------------------------------------------------------------------------------------
+
+    def _check(self, labels: Tensor) -> None:
+        if len(labels) < 2 and distributed.world_size() == 1:
             raise InvalidInputError(
-                "The 'images' parameter must give at least two images for every epoch. Got one; add images."
+                "The 'images' parameter must give at least two images in every batch, because batch normalisation has "
+                "no variance over one. Got one; add images, or join a last image and the batch before it."
             )
-        yield *waiting, 1
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.model.n_classes:
+            raise InvalidInputError(
+                f"The labels must be from 0 to {self.model.n_classes - 1}, for the {self.model.n_classes} classes of "
+                f"the model. Got values from {low} to {high}; number the classes from 0, or make a model for more "
+                "classes."
+            )
+
+    def _require_finite_weights(self, epoch: int) -> None:
+        for name, tensor in self.model.state_dict().items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise _diverged(f"{name!r} became infinite or NaN in the last steps of epoch {epoch}")
 
 
-# -- around the epochs ---------------------------------------------------------------------------------------------
+# -- batches -------------------------------------------------------------------------------------------------------
 
 
-def _loaders(
-    images: ImageSet,
-    model: Classifier,
-    settings: TrainingSettings,
-    preprocessing: Preprocessing | None,
-    seed: int,
-    workers: int,
-) -> LoaderFactory:
+def _of_images(
+    images: ImageSet, preprocessing: Preprocessing, settings: TrainingSettings, seed: int, workers: int
+) -> Batches:
     from qpm_vision.data import make_loader
 
-    if len(images) < 2:
-        raise InvalidInputError(f"The 'images' parameter must hold at least two images. Got {len(images)}.")
-    chosen = model.backbone.preprocessing if preprocessing is None else preprocessing
-    # One loader for all epochs: each pass draws a new order, and workers stay alive in between.
-    loader: Iterable[Batch] = make_loader(
+    rank, processes = distributed.rank(), distributed.world_size()
+    least = 2 * processes
+    if len(images) < least:
+        what = "two images" if processes == 1 else f"two images for each of {processes} processes"
+        raise InvalidInputError(f"The 'images' parameter must hold at least {what}. Got {len(images)}.")
+    if settings.batch_size < least:
+        raise InvalidInputError(
+            f"The 'batch_size' parameter must be at least {least}, two images for each of {processes} processes. Got "
+            f"{settings.batch_size}; raise it, or start fewer processes."
+        )
+    # One loader for all epochs: workers stay alive in between.
+    loader = make_loader(
         images,
-        chosen.transform(settings.augmentation),
+        preprocessing.transform(settings.augmentation),
         batch_size=settings.batch_size,
         shuffle=True,
         seed=seed,
         workers=workers,
+        least_batch=least,
+        share=(rank, processes),
     )
-    return lambda _epoch: loader
+    return lambda epoch, first: (len(loader), loader.go_to(epoch, first))
+
+
+def _of_function(function: LoaderFactory) -> Batches:
+    def batches(epoch: int, first: int) -> tuple[int, Iterable[Batch]]:
+        loader = function(epoch)
+        if not isinstance(loader, Sized):
+            raise InvalidInputError(
+                "The 'images' parameter must give batches whose number is known by len(). Got a "
+                f"{type(loader).__name__}; give a list or a DataLoader."
+            )
+        return max(1, len(loader)), itertools.islice(loader, first, None)
+
+    return batches
+
+
+def _held_out(
+    images: ImageSet, preprocessing: Preprocessing, settings: TrainingSettings, workers: int
+) -> Iterable[Batch]:
+    from qpm_vision.data import make_loader
+
+    part = distributed.share(images)
+    if not len(part):
+        return []
+    loader: Iterable[Batch] = make_loader(
+        part, preprocessing.transform(), batch_size=settings.batch_size, workers=workers
+    )
+    return loader
+
+
+# -- what a training needs -----------------------------------------------------------------------------------------
 
 
 def _optimizer(model: Classifier, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -406,21 +449,45 @@ def _optimizer(model: Classifier, settings: TrainingSettings) -> torch.optim.Opt
 
 
 @contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def _random_state_kept(device: torch.device) -> Iterator[None]:
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
         yield
+
+
+def _seed_step(seed: int, epoch: int, batch: int) -> None:
+    """Make dropout depend on the number of the step alone."""
+    drawn = np.random.SeedSequence([seed, epoch, batch, distributed.rank()]).generate_state(1, np.uint64)
+    torch.manual_seed(int(drawn[0]) >> 1)
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; the second one ends the process as ever."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # signals are handled there only
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(_number: int, _frame: Any) -> None:
+        asked.set()
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        restore()
 
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
-
-
-def _require_finite_weights(model: nn.Module, epoch: int) -> None:
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise _diverged(f"{name!r} became infinite or NaN in the last steps of epoch {epoch}")
 
 
 def _diverged(what: str) -> TrainingError:
@@ -428,24 +495,3 @@ def _diverged(what: str) -> TrainingError:
         f"Training diverged: {what}. Lower the 'learning_rate' (a third is a good next try), set 'gradient_norm' to 1, "
         "and make sure that the images hold no NaN; the model has the weights of the last good epoch again."
     )
-
-
-# -- checks --------------------------------------------------------------------------------------------------------
-
-
-def _length(loader: Iterable[Batch]) -> int:
-    if not isinstance(loader, Sized):
-        raise InvalidInputError(
-            "The 'images' parameter must give batches whose number is known by len(). Got a "
-            f"{type(loader).__name__}; give a list or a DataLoader."
-        )
-    return max(1, len(loader))
-
-
-def _require_labels(labels: Tensor, n_classes: int) -> None:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= n_classes:
-        raise InvalidInputError(
-            f"The labels must be from 0 to {n_classes - 1}, for the {n_classes} classes of the model. Got values from "
-            f"{low} to {high}; number the classes from 0, or make a model for more classes."
-        )

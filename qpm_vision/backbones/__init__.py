@@ -33,7 +33,7 @@ from qpm_vision.backbones.imported import build_imported
 from qpm_vision.backbones.timm_models import build_timm
 from qpm_vision.backbones.torchvision_models import RESNETS, build_inception_v3, build_resnet
 from qpm_vision.backbones.transformers_models import build_transformers, read_transformers_folder
-from qpm_vision.backbones.weights import BackboneWeightsError, load_weights
+from qpm_vision.backbones.weights import BackboneWeightsError, load_head, load_weights
 
 __all__ = [
     "IMAGENET",
@@ -44,6 +44,7 @@ __all__ = [
     "backbone_names",
     "build_backbone",
     "evaluation_mode",
+    "load_head",
     "register_backbone",
 ]
 

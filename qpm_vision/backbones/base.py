@@ -57,6 +57,8 @@ class Backbone(nn.Module):
 
     Attributes:
         n_features: Number of maps.
+        precision: In what the module computes: torch.float32, or torch.bfloat16 for automatic mixed precision; maps are
+            float32 in both cases. It is no part of a checkpoint.
         preprocessing: As given.
         name: As given, or set by `build_backbone`; None: `build_backbone` does not know it.
         description: As given; None: the name says it all.
@@ -96,6 +98,7 @@ class Backbone(nn.Module):
         self.least_size = least_size
         self.name = name
         self.description = description
+        self.precision = torch.float32
         self.n_features = self._find_n_features() if n_features is None else int(n_features)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -110,7 +113,12 @@ class Backbone(nn.Module):
         Raises:
             InvalidInputError: The images are too small or none, or the output is not n_features maps.
         """
-        maps = self._maps(images)
+        if self.precision is torch.float32:
+            maps = self._maps(images)
+        else:
+            with torch.autocast(images.device.type, self.precision):
+                maps = self._maps(images)
+            maps = maps.float()
         if maps.shape[1] != self.n_features:
             raise InvalidInputError(
                 f"{self._place()} must give the {self.n_features} feature maps that 'n_features' says. Got "

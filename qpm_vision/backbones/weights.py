@@ -18,7 +18,7 @@ from qpm_opt import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BackboneWeightsError", "load_weights", "read_weights"]
+__all__ = ["BackboneWeightsError", "load_head", "load_weights", "read_weights"]
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _WRAPPINGS = ("state_dict", "model_state_dict", "model", "net", "weights")
@@ -71,6 +71,37 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
     if left:
         _log.info("%s: %d tensors have no place in the network: %s", file, len(left), ", ".join(left))
     network.load_state_dict({name: given.get(name, tensor) for name, tensor in wanted.items()})
+
+
+def load_head(head: nn.Linear, backbone: str, weights: str | os.PathLike[str] | None) -> None:
+    """Fill a linear layer over pooled features with the classifier that lies beside the weights of a backbone.
+
+    Args:
+        head: What to fill.
+        backbone: What `build_backbone` takes; a folder of the transformers library is its own source.
+        weights: The file or folder that holds the weights of the backbone.
+
+    Raises:
+        BackboneWeightsError: There is no file, or not exactly one matrix of the shape of the layer in it.
+    """
+    folder = backbone.removeprefix("hf:") if weights is None and backbone.startswith("hf:") else weights
+    wanted = tuple(head.weight.shape)
+    if folder is None or folder == "random":
+        raise BackboneWeightsError(
+            f"The 'weights' parameter must name a file with a classifier of shape {wanted} where the dense model is "
+            f"not trained (0 epochs). Got {folder!r}; name a file, or train the dense model."
+        )
+    file = _file_of(Path(folder).expanduser())
+    given = read_weights(file)
+    found = [name for name, tensor in given.items() if tuple(tensor.shape) == wanted and name.endswith("weight")]
+    if len(found) != 1:
+        raise BackboneWeightsError(
+            f"The weights in {str(file)!r} must hold one classifier of shape {wanted}, classes × features, where the "
+            f"dense model is not trained (0 epochs). Got {_listed(found) or 'none'}; use the weights of a network that "
+            "was trained on these classes, or train the dense model."
+        )
+    bias = given.get(found[0].removesuffix("weight") + "bias", torch.zeros(wanted[0]))
+    head.load_state_dict({"weight": given[found[0]], "bias": bias})
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

@@ -21,11 +21,12 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from qpm_opt import InvalidInputError
-from qpm_vision.data._split import check_split
+from qpm_vision.data._split import check_split, stratified_split
 from qpm_vision.data.aircraft import load_aircraft
 from qpm_vision.data.base import ArrayImages, CachedImages, FileImages, ImageData, ImageSet, JoinedImages, SkippedImage
 from qpm_vision.data.csv_table import load_csv
@@ -67,13 +68,16 @@ __all__ = [
 DataLoaderFunction = Callable[[str, float, int], ImageData]
 
 
-def load_data(spec: str | os.PathLike[str], *, test_share: float = 0.25, seed: int = 0) -> ImageData:
+def load_data(
+    spec: str | os.PathLike[str], *, test_share: float = 0.25, validation_share: float = 0.0, seed: int = 0
+) -> ImageData:
     """Load a data set.
 
     Args:
         spec: A name from the list above such as `digits` or `cub:DIR`, a registered name, or a path to a folder.
         test_share: Part of each class that is kept for testing, for data that come undivided.
-        seed: Of that division.
+        validation_share: Part of the training images of each class that is set aside for validation.
+        seed: Of both divisions.
 
     Raises:
         InvalidInputError: There are no such data, or a folder does not hold what it should.
@@ -84,6 +88,22 @@ def load_data(spec: str | os.PathLike[str], *, test_share: float = 0.25, seed: i
         (1347, 450, ('0', '1', '2'))
     """
     check_split(test_share, seed)
+    if (
+        isinstance(validation_share, bool)
+        or not isinstance(validation_share, (int, float))
+        or not (0 <= validation_share < 1)
+    ):
+        raise InvalidInputError(
+            f"The 'validation_share' parameter must be a number of at least 0 and below 1. Got {validation_share!r}."
+        )
+    data = _load(spec, test_share, seed)
+    if not validation_share:
+        return data
+    kept, held_out = stratified_split(data.train.labels, test_share=validation_share, seed=seed)
+    return replace(data, train=data.train.subset(kept), validation=data.train.subset(held_out))
+
+
+def _load(spec: str | os.PathLike[str], test_share: float, seed: int) -> ImageData:
     if not isinstance(spec, (str, os.PathLike)) or not os.fspath(spec):
         raise InvalidInputError(f"The 'spec' parameter must be {_expected()}. Got {spec!r}.")
     if isinstance(spec, str):

@@ -1,4 +1,4 @@
-"""Setting part of the images of each class aside for testing."""
+"""Setting part of the images of each class aside."""
 
 from __future__ import annotations
 

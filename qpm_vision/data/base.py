@@ -298,12 +298,13 @@ class ImageData:
         name: What to call it.
         train: Images to learn from.
         test: Images to measure on.
-        class_names: One name per class, those of `train` and `test`.
+        class_names: One name per class, those of `train`, `test` and `validation`.
         skipped: Files that could not be read.
         class_relation: (n_classes, n_classes) float64, how much classes have in common by what is known about them
             (zero diagonal), or None.
         divided: Whether the data came with a test set of their own; else `test` was set aside here.
         cropping: "bounding box" or "whole", which part of each photograph is shown; None where nothing says so.
+        validation: Images to choose with, such as the best epoch; None where none were set aside.
     """
 
     name: str
@@ -314,10 +315,11 @@ class ImageData:
     class_relation: npt.NDArray[np.float64] | None = None
     divided: bool = False
     cropping: str | None = None
+    validation: ImageSet | None = None
 
     def __post_init__(self) -> None:
-        for part, images in (("train", self.train), ("test", self.test)):
-            if tuple(images.class_names) != tuple(self.class_names):
+        for part, images in (("train", self.train), ("test", self.test), ("validation", self.validation)):
+            if images is not None and tuple(images.class_names) != tuple(self.class_names):
                 raise InvalidInputError(
                     f"The '{part}' parameter must have the classes of 'class_names', in their order. "
                     f"Got {listed(images.class_names)} for {listed(self.class_names)}."

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from qpm_vision.data.base import ImageSet
 
-__all__ = ["make_loader"]
+__all__ = ["Loader", "make_loader"]
 
 
 def make_loader(
@@ -32,7 +33,9 @@ def make_loader(
     shuffle: bool = False,
     seed: int = 0,
     workers: int = 0,
-) -> DataLoader[Any]:
+    least_batch: int = 1,
+    share: tuple[int, int] = (0, 1),
+) -> Loader:
     """Batches of images (B, 3, H, W) float32 and labels (B,) int64; the last batch may be smaller.
 
     Each pass draws a new order and new augmentations. Both depend on `seed` and the number of the pass alone: while an
@@ -46,6 +49,9 @@ def make_loader(
         shuffle: A new random order in each pass.
         seed: Of order and augmentation.
         workers: Processes that read and transform; 0 does it in this one.
+        least_batch: A last batch of fewer images joins the one before.
+        share: (r, n) for the images r, r + n, r + 2n, … of each batch: what the process of rank r takes where n
+            processes share the batches. Each batch should then hold n images at least.
 
     Raises:
         InvalidInputError: An argument is out of range, or there are no images.
@@ -53,19 +59,24 @@ def make_loader(
     """
     if not len(images):
         raise InvalidInputError("The 'images' parameter must hold at least one image. Got none.")
-    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("seed", seed, 0)):
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("workers", workers, 0),
+        ("seed", seed, 0),
+        ("least_batch", least_batch, 1),
+    ):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise InvalidInputError(
                 f"The '{name}' parameter must be a whole number of at least {least}. Got {value!r}."
             )
-    return _Loader(
+    return Loader(
         _Transformed(images, transform),
-        batch_size=int(batch_size),
-        sampler=_SeededOrder(len(images), shuffle, int(seed)),
+        batch_sampler=_SeededBatches(len(images), int(batch_size), int(least_batch), shuffle, int(seed), share),
         num_workers=int(workers),
         collate_fn=_collate,
         # Its own generator: without one every pass would draw a number from torch's global generator.
         generator=torch.Generator().manual_seed(int(seed)),
+        worker_init_fn=_leave_ctrl_c_to_the_main_process,
         persistent_workers=workers > 0,
     )
 
@@ -102,27 +113,54 @@ class _Transformed(Dataset[tuple[Tensor, int] | _Failure]):
         return pixels.float(), int(self.images.labels[position])
 
 
-class _SeededOrder(Sampler[tuple[int, int]]):
-    """Positions, each with a seed for its augmentation; both are drawn anew in each pass."""
+class _SeededBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of positions, each with a seed for its augmentation; both depend on the number of the pass alone."""
 
-    def __init__(self, length: int, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self, length: int, batch_size: int, least_batch: int, shuffle: bool, seed: int, share: tuple[int, int]
+    ) -> None:
+        starts = list(range(0, length, batch_size))
+        if len(starts) > 1 and length - starts[-1] < least_batch:
+            starts.pop()
+        self._bounds = list(zip(starts, [*starts[1:], length], strict=True))
         self._length = length
         self._shuffle = shuffle
-        self._generator = torch.Generator().manual_seed(seed)
+        self._seed = seed
+        self._share = share
+        self.next_pass = 1
+        self.first_batch = 0
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._bounds)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = torch.randperm(self._length, generator=self._generator)
-        seeds = torch.randint(2**32, (self._length,), generator=self._generator)
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        number, first = self.next_pass, self.first_batch
+        self.next_pass, self.first_batch = number + 1, 0
+        drawn = np.random.SeedSequence([self._seed, number]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(drawn[0]) >> 1)
+        order = torch.randperm(self._length, generator=generator)
+        seeds = torch.randint(2**32, (self._length,), generator=generator)
         if not self._shuffle:
             order = torch.arange(self._length)
-        # The seed goes with the position, so that an order of batches or workers has no part in it.
-        return iter(zip(order.tolist(), seeds[order].tolist(), strict=True))
+        rank, processes = self._share
+        for begin, end in self._bounds[first:]:
+            # The seed goes with the position, so that an order of batches or workers has no part in it.
+            mine = order[begin:end][rank::processes]
+            yield list(zip(mine.tolist(), seeds[mine].tolist(), strict=True))
 
 
-class _Loader(DataLoader[Any]):
+class Loader(DataLoader[Any]):
+    """Gives batches of images and labels, a pass for each iteration; made by `make_loader`."""
+
+    def go_to(self, number: int, batch: int = 0) -> Self:
+        """Let the next pass be the one of that number, from 1 on, without the batches in front of `batch`.
+
+        What comes does not depend on which passes were made before.
+        """
+        sampler: Any = self.batch_sampler
+        sampler.next_pass, sampler.first_batch = number, batch
+        return self
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         failure: _Failure | None = None
         for batch in super().__iter__():
@@ -152,6 +190,10 @@ def _collate(samples: list[tuple[Tensor, int] | _Failure]) -> tuple[Tensor, Tens
             )
         )
     return torch.stack(pixels), torch.tensor(labels, dtype=torch.int64)
+
+
+def _leave_ctrl_c_to_the_main_process(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def load_explainer(
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     folder.require("explanation", "is not finished")
     config = RunConfig.from_dict(folder.config())
-    images = load_data(config.data, test_share=config.test_share, seed=config.seed) if data is None else data
+    images = load_data(config.data, **config.division) if data is None else data
     changed = identity_differences(folder.read_json("data.json"), data_identity(images))
     if changed:
         raise InvalidInputError(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from qpm_opt import Assignment, AssignmentProblem, InvalidInputError
 from qpm_vision._progress import Reporter, SilentReporter
-from qpm_vision._work import Work, split_of
+from qpm_vision._work import Work
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, load_data
 from qpm_vision.explain import Explainer, load_explainer
@@ -64,7 +64,7 @@ def gather_report(
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     folder.require("explanation", "is not finished")
     config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
-    known = load_data(config.data, **split_of(config)) if data is None else data
+    known = load_data(config.data, **config.division) if data is None else data
     work = Work(config, folder, SilentReporter() if reporter is None else reporter, known)
     problem, assignment = _optimised(folder)
     explainer = load_explainer(folder, data=known, device=work.device)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from qpm_vision.config import RECIPES, RunConfig
+from qpm_vision.config import RunConfig
 from qpm_vision.evaluation import score_rows
 from qpm_vision.preprocessing import Preprocessing
+from qpm_vision.recipes import recipe_names
 from qpm_vision.report.contents import Metric
-from qpm_vision.training import TrainingSettings
+from qpm_vision.training_settings import TrainingSettings
 
 __all__ = ["metrics", "protocol"]
 
@@ -52,14 +53,6 @@ def protocol(config: RunConfig, identity: dict[str, Any], preprocessing: Preproc
     """
     size = preprocessing.size
     crop = "" if preprocessing.crop == 1 else f", the central {preprocessing.crop:.1%} of the short side"
-    recipe = next(
-        (
-            name
-            for name, stages in RECIPES.items()
-            if stages == {"dense": config.dense, "fine_tuning": config.fine_tuning}
-        ),
-        "settings of this run",
-    )
     return [
         ("Data", identity["name"]),
         ("Images", f"{identity['n_train']:,} for training, {identity['n_test']:,} for testing"),
@@ -69,15 +62,27 @@ def protocol(config: RunConfig, identity: dict[str, Any], preprocessing: Preproc
             f"{size} × {size} pixels{crop}, {preprocessing.interpolation}, normalised by mean and deviation",
         ),
         ("Backbone", config.backbone + (f", weights {_last(config.weights)}" if config.weights else "")),
-        ("Recipe", recipe),
+        ("Recipe", _recipe(config)),
         ("Dense model", _described(config.dense.for_images(identity["n_train"]))),
         ("Fine-tuning", _described(config.fine_tuning.for_images(identity["n_train"]))),
         ("Features", f"{config.n_select} kept, {config.n_per_class} for each class"),
+        ("Precision", config.precision),
         ("Seed", str(config.seed)),
     ]
 
 
+def _recipe(config: RunConfig) -> str:
+    """The recipe whose training settings these are."""
+    for name in recipe_names():
+        recipe = RunConfig.from_recipe(name, config.data)
+        if (recipe.dense, recipe.fine_tuning) == (config.dense, config.fine_tuning):
+            return name
+    return "settings of this run"
+
+
 def _described(settings: TrainingSettings) -> str:
+    if not settings.epochs:
+        return "not trained: the classifier that came with the weights"
     epochs = f"{settings.epochs} epoch{'' if settings.epochs == 1 else 's'}"
     return (
         f"{epochs}, batches of {settings.batch_size}, SGD, learning rate {settings.learning_rate:g} "

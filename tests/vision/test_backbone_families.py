@@ -24,7 +24,8 @@ from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
 from qpm_vision.model import QPMClassifier
 from qpm_vision.pipeline import run
 from qpm_vision.statistics import FeatureStatistics, Locality
-from qpm_vision.training import TrainingSettings, train
+from qpm_vision.training import train
+from qpm_vision.training_settings import TrainingSettings
 from tests.vision.tiny import tiny_config, tiny_data
 
 N_CLASSES = 3

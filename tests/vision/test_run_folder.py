@@ -53,13 +53,14 @@ def test_forgetting_a_stage_forgets_what_follows(folder: RunFolder) -> None:
 
 
 def test_history_keeps_rows_with_different_columns_and_drops_a_stage(folder: RunFolder) -> None:
-    folder.add_history("dense", {"epoch": 1, "loss": 0.5})
-    folder.add_history("fine-tuning", {"epoch": 1, "loss": 0.25, "diversity": -0.1})
+    folder.write_history("dense", [{"epoch": 1, "loss": 0.75}])
+    folder.write_history("dense", [{"epoch": 1, "loss": 0.5}])
+    folder.write_history("fine-tuning", [{"epoch": 1, "loss": 0.25, "diversity": -0.1}])
     assert folder.history() == [
         {"stage": "dense", "epoch": "1", "loss": "0.5", "diversity": ""},
         {"stage": "fine-tuning", "epoch": "1", "loss": "0.25", "diversity": "-0.1"},
     ]
-    folder.drop_history("fine-tuning")
+    folder.write_history("fine-tuning", [])
     assert [row["stage"] for row in folder.history()] == ["dense"]
 
 
