@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qpm_vision.pipeline import evaluate_run, run
     from qpm_vision.predict import Explanation, Prediction, Predictor, load_model
     from qpm_vision.preprocessing import Preprocessing
+    from qpm_vision.report import write_report
     from qpm_vision.run_folder import RunFolder, RunFolderError
     from qpm_vision.statistics import (
         FeatureStatistics,
@@ -77,6 +78,7 @@ __all__ = [
     "save_checkpoint",
     "scale_bias",
     "train",
+    "write_report",
 ]
 
 _HOMES = {
@@ -93,6 +95,7 @@ _HOMES = {
     "pipeline": ("evaluate_run", "run"),
     "predict": ("Explanation", "Prediction", "Predictor", "load_model"),
     "preprocessing": ("Preprocessing",),
+    "report": ("write_report",),
     "run_folder": ("RunFolder", "RunFolderError"),
     "statistics": ("FeatureStatistics", "Locality", "class_similarity", "feature_redundancy", "scale_bias"),
     "training": ("accuracy", "train"),

@@ -199,4 +199,8 @@ class _Table:
 
 
 def _contributions(items: Sequence[Contribution], form: str) -> str:
-    return ", ".join(f"{item.feature}: {form.format(item.contribution)}" for item in items)
+    return ", ".join(f"{_called(item)}: {form.format(item.contribution)}" for item in items)
+
+
+def _called(item: Contribution) -> str:
+    return str(item.feature) if item.name is None else item.label

@@ -10,7 +10,15 @@ import numpy.typing as npt
 
 from qpm_opt import AssignmentProblem
 
-__all__ = ["class_cosines", "class_pairs", "epochs_to", "head_measures", "kept_redundancy", "relation_correlation"]
+__all__ = [
+    "class_cosines",
+    "class_pairs",
+    "epochs_to",
+    "features_lacking",
+    "head_measures",
+    "kept_redundancy",
+    "relation_correlation",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -44,6 +52,20 @@ def kept_redundancy(R: FloatArray, selected: npt.NDArray[np.int64]) -> float | N
     return float(kept[np.triu_indices(len(selected), k=1)].mean())
 
 
+def features_lacking(weights: FloatArray) -> FloatArray:
+    """How many features of one class the other one lacks, or the other way round where that is more.
+
+    Args:
+        weights: (n_classes, n_features) of 0/1.
+
+    Returns:
+        (n_classes, n_classes).
+    """
+    sizes = weights.sum(axis=1)
+    lacking: FloatArray = np.maximum(sizes[:, None], sizes[None, :]) - weights @ weights.T
+    return lacking
+
+
 def class_pairs(weights: FloatArray) -> tuple[int, int]:
     """Pairs of classes that one feature tells apart, and pairs that none does.
 
@@ -51,11 +73,8 @@ def class_pairs(weights: FloatArray) -> tuple[int, int]:
     differ, and each has at most one feature that the other lacks; with the same number of features they then share all
     but one.
     """
-    signed = np.concatenate((weights > 0, weights < 0), axis=1).astype(np.float32)
-    sizes = signed.sum(axis=1)
-    shared = signed @ signed.T
-    lacking = np.maximum(sizes[:, None], sizes[None, :]) - shared
-    lacking = lacking[np.triu_indices(len(weights), k=1)]
+    signed = np.concatenate((weights > 0, weights < 0), axis=1).astype(np.float64)
+    lacking = features_lacking(signed)[np.triu_indices(len(weights), k=1)]
     return int((lacking == 1).sum()), int((lacking == 0).sum())
 
 

@@ -1,4 +1,4 @@
-"""The command line, qpm-vision: demo, data, train, evaluate, compare, explain, predict, export, recipe, info.
+"""The command line, qpm-vision: demo, data, train, evaluate, compare, explain, report, name, predict, export, …
 
 Results go to standard output, progress to standard error. Exit codes: 0 well, 1 no image could be read, 2 a mistake
 that the message explains, 130 stopped by Ctrl-C.
@@ -22,6 +22,7 @@ from qpm_opt import InvalidInputError, QPMError
 
 if TYPE_CHECKING:
     from qpm_vision.config import RunConfig
+    from qpm_vision.data import ImageData
     from qpm_vision.run_folder import RunFolder
 
 __all__ = ["main"]
@@ -148,14 +149,7 @@ def _explain(arguments: argparse.Namespace) -> None:
     from qpm_vision.run_folder import RunFolder
 
     folder = RunFolder.open(arguments.run)
-    data = None
-    if arguments.data is not None:
-        from qpm_vision.config import RunConfig
-        from qpm_vision.data import load_data
-
-        config = RunConfig.from_dict(folder.config())
-        data = load_data(arguments.data, **config.division)
-    explainer = load_explainer(folder, data=data)
+    explainer = load_explainer(folder, data=_moved_data(folder, arguments.data))
     if arguments.compare is not None:
         figure, _ = plot_comparison(explainer, *arguments.compare)
         name = f"comparison-{'-'.join(arguments.compare)}"
@@ -174,6 +168,38 @@ def _explain(arguments: argparse.Namespace) -> None:
         )
     RunFolder(target.parent).write_path(target.name, lambda path: figure.savefig(path, dpi=150))
     print(target)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from qpm_vision._progress import make_reporter
+    from qpm_vision.report import write_report
+    from qpm_vision.run_folder import RunFolder
+
+    folder = RunFolder.open(arguments.run)
+    written = write_report(
+        folder,
+        arguments.out,
+        folder=arguments.folder,
+        images=arguments.images,
+        max_classes=arguments.max_classes,
+        data=_moved_data(folder, arguments.data),
+        device=arguments.device,
+        reporter=make_reporter(),
+    )
+    print(written)
+
+
+def _name(arguments: argparse.Namespace) -> None:
+    from qpm_vision.feature_names import feature_names, kept_features, names_table, read_names, write_names
+    from qpm_vision.run_folder import RunFolder
+
+    folder = RunFolder.open(arguments.run)
+    kept = kept_features(folder)
+    if arguments.names is None:
+        print(names_table(kept, feature_names(folder)), end="")
+        return
+    names = read_names(arguments.names, kept)
+    print(f"{write_names(folder, names)}: {len(names)} of {len(kept)} features have names")
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -221,6 +247,17 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 # -- what commands share -------------------------------------------------------------------------------------------
+
+
+def _moved_data(folder: RunFolder, spec: str | None) -> ImageData | None:
+    """The data of a run from where they are now; None where they are still where they were."""
+    if spec is None:
+        return None
+    from qpm_vision.config import RunConfig
+    from qpm_vision.data import load_data
+
+    config = RunConfig.from_dict(folder.config())
+    return load_data(spec, **config.division)
 
 
 def _train_and_show(config: RunConfig, out: str, redo: str | None) -> None:
@@ -474,6 +511,28 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="what two classes share and what tells them apart")
     explain.add_argument("--data", help="where the images of the run are now (default: where they were)")
     explain.add_argument("--out", metavar="FILE", help="picture to write, .png, .pdf or .svg (default: in RUN/figures)")
+
+    report = _command(commands, "report", _report, "write a page about a run: classes, features, mistakes")
+    report.add_argument("run", metavar="RUN", help="run folder")
+    report.add_argument(
+        "--out", metavar="PATH", help="page to write, .html, or a folder (default: report.html in the run folder)"
+    )
+    report.add_argument("--folder", action="store_true", help="write a folder whose images are files of their own")
+    report.add_argument("--images", default="train", metavar="SPLIT", help="show train or test images (default: train)")
+    report.add_argument(
+        "--max-classes", type=int, metavar="N", help="pictures of this many classes, those confused most (default: all)"
+    )
+    report.add_argument("--data", help="where the images of the run are now (default: where they were)")
+    report.add_argument("--device", default="auto", help="cpu, cuda, … (default: what is there)")
+
+    name = _command(commands, "name", _name, "give features names, which all pictures and tables then use")
+    name.add_argument("run", metavar="RUN", help="run folder")
+    name.add_argument(
+        "names",
+        nargs="?",
+        metavar="CSV",
+        help="table with the columns feature and name (default: print the one in use)",
+    )
 
     predict = _command(commands, "predict", _predict, "classify images, and say which features decided")
     predict.add_argument("run", metavar="RUN", help="run folder")

@@ -23,7 +23,15 @@ from qpm_vision.metrics import (
     structural_grounding,
 )
 
-__all__ = ["GROUNDING_PAIRS", "MOST_VALUES", "Scored", "Scores", "evaluate", "score_table"]
+__all__ = [
+    "GROUNDING_PAIRS",
+    "MOST_VALUES",
+    "Scored",
+    "Scores",
+    "evaluate",
+    "score_rows",
+    "score_table",
+]
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -195,6 +203,20 @@ _ROWS = (
 )
 
 
+def score_rows(models: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[str]]]:
+    """Title, name and a cell for each model of every figure that at least one model has.
+
+    Args:
+        models: Figures of each model, as `Scores.to_dict` gives them.
+    """
+    rows = []
+    for title, key, form in _ROWS:
+        values = [figures.get(key) for figures in models]
+        if any(value is not None for value in values):
+            rows.append((title, key, [_formatted(value, form) for value in values]))
+    return rows
+
+
 def score_table(columns: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """A plain table: a row for each figure, a column for each model; figures that no model has are left out.
 
@@ -207,10 +229,7 @@ def score_table(columns: Sequence[tuple[str, dict[str, Any]]]) -> str:
         accuracy, test      50.0 %  25.0 %
     """
     rows = [("", [heading for heading, _ in columns])]
-    for title, key, form in _ROWS:
-        values = [figures.get(key) for _, figures in columns]
-        if any(value is not None for value in values):
-            rows.append((title, [_formatted(value, form) for value in values]))
+    rows += [(title, cells) for title, _, cells in score_rows([figures for _, figures in columns])]
     first = max(len(title) for title, _ in rows)
     widths = [max(len(cells[place]) for _, cells in rows) for place in range(len(columns))]
     lines = []

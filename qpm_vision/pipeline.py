@@ -51,6 +51,7 @@ from qpm_vision.explain import Explainer, closest_pair, collect_gallery, plot_co
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.labels import draw_assignment, draw_convergence
 from qpm_vision.extraction import extract, forget_extraction
+from qpm_vision.feature_names import NAMES, feature_names
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
@@ -113,6 +114,8 @@ def _run(config: RunConfig, place: RunFolder, data: ImageData | None, report: Re
     with _begin(place, config, images, identity, redo) if is_main() else nullcontext(), report:
         report.message(_described(images))
         finished = from_main(place.stages())
+        if (place.path / NAMES).exists() and "fine-tuning" not in finished:
+            report.message(f"note: {NAMES} was written for features as they were; see whether they still fit")
         if finished:
             report.message(f"{place.path}: {', '.join(finished)} already finished")
         work = Work(config, place, report, images)
@@ -330,7 +333,8 @@ def _explanation(work: Work) -> None:
         on_images=work.counter("looking for the best images", len(images)),
     )
     work.folder.write_npz("gallery.npz", gallery.to_arrays())
-    explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device)
+    names = feature_names(work.folder)
+    explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device, names)
     similarity = np.corrcoef(work.folder.read_npz("statistics.npz")["A"])
     result = _read_assignment(work.folder)
     figures = {

@@ -6,8 +6,8 @@ import base64
 import html
 import io
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from qpm_vision._preflight import pick_device
 from qpm_vision.checkpoint import load_checkpoint
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.heatmaps import strength, upsample
+from qpm_vision.feature_names import feature_label, feature_names
 from qpm_vision.model import ModelOutput, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import RunFolder, RunFolderError
@@ -52,12 +53,19 @@ class Contribution:
         column: Its position among the kept features.
         contribution: Its normalised activation, in standard deviations above its mean over the training images.
         shared: Whether it describes both the predicted class and the runner-up, and so does not tell them apart.
+        name: What people call it, or None.
     """
 
     feature: int
     column: int
     contribution: float
     shared: bool
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Like "feature 17", or its name with the number."""
+        return feature_label(self.feature, {} if self.name is None else {self.feature: self.name})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,12 +140,13 @@ class Prediction:
         logit, other = (self.logits[index] for index in (self.class_index, self.runner_up_index))
         runner_up = f"{self.runner_up}, {self.scores[self.runner_up_index]:.1%} ({other:.3f})"
         lines = [f"{self.image_name}: {self.class_name}, {self.score:.1%} (logit {logit:.3f}); runner-up {runner_up}"]
+        width = max(14, *(len(item.label) for item in (*self.features, *self.instead)))
         for item in self.features:
             also = f"  also of {self.runner_up}" if item.shared else ""
-            lines.append(f"  feature {item.feature:<6} {item.contribution:+8.3f}{also}")
+            lines.append(f"  {item.label:<{width}} {item.contribution:+8.3f}{also}")
         if self.instead:
             lines.append(f"instead, {self.runner_up} has")
-            lines += [f"  feature {item.feature:<6} {item.contribution:+8.3f}" for item in self.instead]
+            lines += [f"  {item.label:<{width}} {item.contribution:+8.3f}" for item in self.instead]
         return "\n".join(lines)
 
 
@@ -187,6 +196,7 @@ class Predictor:
         preprocessing: Its preprocessing.
         class_names: A name for each of at least two classes.
         gallery: What is known of its features on the training images; None: heat maps cannot be scaled.
+        feature_names: Names that people gave to features, by their numbers.
 
     Raises:
         InvalidInputError: There are other numbers of classes, or fewer than two.
@@ -196,6 +206,7 @@ class Predictor:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     gallery: Gallery | None = None
+    feature_names: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.class_names) != self.model.n_classes or len(self.class_names) < 2:
@@ -330,7 +341,13 @@ class Predictor:
         for row, (first, second) in enumerate(order):
             own, other = weights[first] > 0, weights[second] > 0
             items = [
-                Contribution(number, column, float(contributions[row, column]), bool(own[column] and other[column]))
+                Contribution(
+                    number,
+                    column,
+                    float(contributions[row, column]),
+                    bool(own[column] and other[column]),
+                    self.feature_names.get(number),
+                )
                 for column, number in enumerate(numbers)
             ]
             yield Prediction(
@@ -382,7 +399,7 @@ def load_model(run: RunFolder | str | os.PathLike[str], *, device: str = "auto")
         )
     explained = "explanation" in folder.stages()
     gallery = Gallery.from_arrays(folder.read_npz("gallery.npz")) if explained else None
-    return Predictor(model, preprocessing, tuple(extra["class_names"]), gallery)
+    return Predictor(model, preprocessing, tuple(extra["class_names"]), gallery, feature_names(folder))
 
 
 def _descending(items: Sequence[Contribution]) -> tuple[Contribution, ...]:
@@ -390,4 +407,4 @@ def _descending(items: Sequence[Contribution]) -> tuple[Contribution, ...]:
 
 
 def _plain(item: Contribution) -> dict[str, Any]:
-    return {"feature": item.feature, "contribution": item.contribution, "shared": item.shared}
+    return {"feature": item.feature, "name": item.name, "contribution": item.contribution, "shared": item.shared}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from qpm_opt import InvalidInputError
 from qpm_vision.data.base import ImageSet
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.heatmaps import overlay, strength
+from qpm_vision.feature_names import feature_label
 from qpm_vision.model import QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 
@@ -45,6 +46,7 @@ class Explainer:
         gallery: What `collect_gallery` found.
         class_names: A name for each class.
         device: Where to compute.
+        feature_names: Names that people gave to features, by their numbers.
 
     Attributes:
         selected: Numbers of the kept features in the backbone, (n_select,).
@@ -59,16 +61,18 @@ class Explainer:
         gallery: Gallery,
         class_names: Sequence[str],
         device: torch.device | str = "cpu",
+        feature_names: Mapping[int, str] | None = None,
     ) -> None:
         self.model = model.to(device).eval()
         self.images = images
         self.gallery = gallery
         self.class_names = tuple(class_names)
+        self.feature_names = dict(feature_names or {})
         self.selected = np.asarray(model.selected.cpu()).astype(np.int64)
         self.weights = np.asarray(model.weight.detach().cpu() > 0).astype(np.uint8)
         self.n_images = int(gallery.n_images.sum())
         self._device = torch.device(device)
-        self._preprocessing = preprocessing
+        self.preprocessing = preprocessing
         self._views: dict[int, View] = {}
         expected = (len(self.class_names), len(self.selected))
         if self.weights.shape != expected or gallery.best_of_pair.shape[:2] != expected:
@@ -106,6 +110,10 @@ class Explainer:
         """Columns of W that describe a class."""
         return [int(column) for column in np.flatnonzero(self.weights[index])]
 
+    def feature_label(self, column: int) -> str:
+        """What a column of W is called: "feature 17", or its name with the number."""
+        return feature_label(int(self.selected[column]), self.feature_names)
+
     def classes_with(self, column: int) -> list[int]:
         """Classes that a column of W describes."""
         return [int(index) for index in np.flatnonzero(self.weights[:, column])]
@@ -118,12 +126,11 @@ class Explainer:
     def view(self, position: int) -> View:
         """A training image and where the features are in it; kept for the next call."""
         if position not in self._views:
-            pixels = self._preprocessing.transform()(self.images.image(position))
+            pixels = self.preprocessing.transform()(self.images.image(position))
             with torch.no_grad():
                 maps = self.model(pixels[None].to(self._device)).maps[0].float().cpu().numpy()
-            scales = self.gallery.scale
-            presence = np.stack([strength(maps[column], float(scales[column])) for column in range(len(maps))])
-            self._views[position] = View(self._preprocessing.picture(pixels), presence)
+            presence = strength(maps, self.gallery.scale)
+            self._views[position] = View(self.preprocessing.picture(pixels), presence)
         return self._views[position]
 
     def heat(self, position: int, column: int, colour: str) -> FloatArray:

@@ -17,6 +17,7 @@ from qpm_vision.data import ImageData, load_data
 from qpm_vision.explain.explainer import Explainer
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.pictures import draw_class, draw_comparison, draw_overview
+from qpm_vision.feature_names import feature_names
 from qpm_vision.model import QPMClassifier
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
@@ -59,7 +60,8 @@ def load_explainer(
     if not isinstance(model, QPMClassifier):
         raise RunFolderError(f"The file {str(folder.path / 'qpm.safetensors')!r} holds no interpretable model.")
     gallery = Gallery.from_arrays(folder.read_npz("gallery.npz"))
-    return Explainer(model, images.train, preprocessing, gallery, images.class_names, device)
+    names = feature_names(folder)
+    return Explainer(model, images.train, preprocessing, gallery, images.class_names, device, names)
 
 
 def plot_class(run: Run, class_: str | int, fig: Figure | None = None) -> tuple[Figure, npt.NDArray[Any]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError
 
-__all__ = ["Gallery", "collect_gallery"]
+__all__ = ["Gallery", "best_first", "collect_gallery"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -61,6 +61,11 @@ class Gallery:
             raise InvalidInputError(
                 f"The 'arrays' parameter must hold {error.args[0]!r}. Got {sorted(arrays)}."
             ) from error
+
+
+def best_first(correct: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """An order of images: correctly predicted ones first, the largest value first among them."""
+    return np.lexsort((-values, ~correct))
 
 
 def collect_gallery(
@@ -116,10 +121,10 @@ def _gallery(
     best_of_pair = np.full((n_classes, n_select, N_BEST), -1, dtype=np.int64)
     for index in range(n_classes):
         members = np.flatnonzero(labels == index)
-        first = np.lexsort((-own_logits[members], ~correct[members]))[:N_BEST]
+        first = best_first(correct[members], own_logits[members])[:N_BEST]
         best_of_class[index, : len(first)] = members[first]
         for feature in range(n_select):
-            first = np.lexsort((-pooled[members, feature], ~correct[members]))[:N_BEST]
+            first = best_first(correct[members], pooled[members, feature])[:N_BEST]
             best_of_pair[index, feature, : len(first)] = members[first]
     return Gallery(
         best_of_class=best_of_class,

@@ -18,7 +18,7 @@ _OPACITY = 0.85
 _DARKEST, _LIGHTEST = 0.12, 0.88
 
 
-def strength(feature_map: npt.ArrayLike, scale: float) -> FloatArray:
+def strength(feature_map: npt.ArrayLike, scale: npt.ArrayLike) -> FloatArray:
     """How strongly a feature is present at each place, between 0 and 1.
 
     The scale belongs to the feature, not to the image: a weak activation stays weak in the picture, where scaling each
@@ -27,12 +27,12 @@ def strength(feature_map: npt.ArrayLike, scale: float) -> FloatArray:
     Args:
         feature_map: (…, h, w) activations.
         scale: The activation that counts as full strength, such as a high quantile of the maxima over the training
-            images; a feature that is never active has 0.
+            images; a feature that is never active has 0. One number, or one for each map, (…).
     """
     values = np.asarray(feature_map, dtype=np.float32)
-    if not scale > 0:
-        return np.zeros_like(values)
-    return np.asarray(np.clip(values / np.float32(scale), 0.0, 1.0), dtype=np.float32)
+    full = np.asarray(scale, dtype=np.float32)[..., None, None]
+    shares = np.divide(values, full, out=np.zeros_like(values), where=full > 0)
+    return np.asarray(np.clip(shares, 0.0, 1.0), dtype=np.float32)
 
 
 def upsample(feature_map: npt.ArrayLike, height: int, width: int) -> FloatArray:

@@ -70,7 +70,7 @@ def draw_class(explainer: Explainer, name: str | int, fig: Figure | None = None)
     _text(grid[0, first_other], "the same feature\nin other classes", _PALE, size=8.5, bottom=True)
     for row, column in enumerate(columns, start=1):
         others = [other for other in explainer.classes_with(column) if other != index]
-        _feature_label(grid[row, 0], explainer.selected[column], colours[column], _shared_text(explainer, others))
+        _feature_label(grid[row, 0], explainer.feature_label(column), colours[column], _shared_text(explainer, others))
         for place, position in enumerate(own):
             _image(grid[row, 1 + place], explainer.heat(position, column, colours[column]), colours[column])
         shown = _most_active(explainer, others, column)
@@ -139,7 +139,10 @@ def draw_comparison(
             place += 1
     for row, (column, where) in enumerate(rows, start=1):
         _feature_label(
-            grid[row, 0], explainer.selected[column], colours[column], "\n".join(textwrap.wrap(where, 26, max_lines=3))
+            grid[row, 0],
+            explainer.feature_label(column),
+            colours[column],
+            "\n".join(textwrap.wrap(where, 26, max_lines=3)),
         )
     _note(figure, explainer)
     return figure, grid
@@ -189,7 +192,7 @@ def draw_overview(
                 column = columns[place - 1]
                 _image(ax, explainer.heat(position, column, colours[column]), colours[column])
                 others = [other for other in explainer.classes_with(column) if other != index]
-                _caption(ax, f"feature {explainer.selected[column]}\n{_also_text(explainer, others)}")
+                _caption(ax, f"{_short(explainer.feature_label(column))}\n{_also_text(explainer, others)}")
     _note(figure, explainer)
     return figure, grid
 
@@ -235,7 +238,7 @@ def draw_decision(explanation: Explanation, fig: Figure | None = None) -> tuple[
                 colour = colours[item.column]
                 _image(ax, overlay(explanation.image, maps[item.column], colour), colour)
                 both = "both classes" if item.shared else "this class only"
-                _caption(ax, f"feature {item.feature}: {item.contribution:+.2f}\n{both}")
+                _caption(ax, f"{_short(item.label)}: {item.contribution:+.2f}\n{both}")
     _note(figure, explanation)
     return figure, grid
 
@@ -277,6 +280,11 @@ def _also_text(explainer: Explainer, others: Sequence[int]) -> str:
         return f"also in {names}"
     shown = textwrap.shorten(names, 22, placeholder=" …")
     return f"also in {len(others)} class{'' if len(others) == 1 else 'es'}:\n{shown}"
+
+
+def _short(label: str) -> str:
+    """What has room under an image."""
+    return textwrap.shorten(drawable(label), 22, placeholder=" …")
 
 
 def _name(explainer: Explainer, index: int) -> str:
@@ -391,12 +399,13 @@ def _text(ax: Axes, text: str, colour: str, *, size: float, bottom: bool = False
     )
 
 
-def _feature_label(ax: Axes, number: int, colour: str, below: str) -> None:
+def _feature_label(ax: Axes, label: str, colour: str, below: str) -> None:
     from matplotlib.patches import Rectangle
 
     ax.set_axis_off()
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
     ax.add_patch(Rectangle((0.06, 0.6), 0.07, 0.12, facecolor=colour, edgecolor="none"))
-    ax.text(0.17, 0.66, f"feature {number}", va="center", fontsize=10, color=_INK, fontweight="bold")
+    name = textwrap.shorten(drawable(label), 24, placeholder=" …")
+    ax.text(0.17, 0.66, name, va="center", fontsize=10, color=_INK, fontweight="bold", fontfamily=_fonts(name))
     ax.text(0.17, 0.54, below, va="top", fontsize=8, color=_PALE, fontfamily=_fonts(below), linespacing=1.25)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 
+from qpm_vision.data import ArrayImages, ImageData
 from qpm_vision.pipeline import run
+from qpm_vision.report import Report, gather_report
 from qpm_vision.run_folder import RunFolder
 from tests.vision.tiny import registered, tiny_config, tiny_data
 
@@ -20,3 +24,30 @@ def tiny_registered() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def finished(tiny_registered: None, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return run(tiny_config(), tmp_path_factory.mktemp("finished") / "run", data=tiny_data())
+
+
+HOSTILE = ("<script>alert(1)</script>", "'\"><img src=x onerror=alert(1)>&amp;</template>", "a,b=c#%41 \\")
+"""Names of classes that would change a page, or an address, if they were taken for parts of it."""
+
+
+class Reported(NamedTuple):
+    """What a page shows, and the run that it is about."""
+
+    report: Report
+    folder: RunFolder
+    data: ImageData
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    """A report whose classes have hostile names, and which has mistakes to show: the model is hardly trained."""
+    names = (*HOSTILE, "\uac00 west")
+    plain = tiny_data()
+    train, test = (
+        ArrayImages(images._pixels, images.labels, names)  # type: ignore[attr-defined]
+        for images in (plain.train, plain.test)
+    )
+    data = replace(plain, train=train, test=test, class_names=names)
+    with registered():
+        folder = run(tiny_config(), tmp_path_factory.mktemp("reported") / "run", data=data)
+    return Reported(gather_report(folder, data=data, device="cpu"), folder, data)

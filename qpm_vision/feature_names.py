@@ -1,0 +1,164 @@
+"""Names that people give to features ("red crown"): a table beside the run, used wherever a feature is shown.
+
+`names.csv` in the run folder has the columns `feature` and `name`; a feature is known by its number in the backbone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from qpm_opt import Assignment, InvalidInputError
+from qpm_vision.run_folder import RunFolder, RunFolderError
+
+__all__ = ["NAMES", "feature_label", "feature_names", "kept_features", "names_table", "read_names", "write_names"]
+
+NAMES = "names.csv"
+COLUMNS = ("feature", "name")
+LONGEST = 60
+"""Characters of a name."""
+
+
+def feature_label(number: int, names: Mapping[int, str]) -> str:
+    """How a feature is called in a picture or a table.
+
+    Example:
+        >>> feature_label(17, {17: "red crown"}), feature_label(31, {17: "red crown"})
+        ('red crown (17)', 'feature 31')
+    """
+    return f"{names[number]} ({number})" if number in names else f"feature {number}"
+
+
+def kept_features(folder: RunFolder) -> tuple[int, ...]:
+    """The numbers of the kept features of a run, in their order.
+
+    Raises:
+        RunFolderError: The run has no assignment yet, or it is damaged.
+    """
+    folder.require("assignment", "has no features yet")
+    try:
+        return tuple(int(number) for number in Assignment.load(folder.path / "assignment.npz").selected)
+    except InvalidInputError as error:
+        raise RunFolderError(f"{error} Train again with `--redo assignment`.") from error
+
+
+def feature_names(folder: RunFolder) -> dict[int, str]:
+    """The names of a run's features, by number; empty where nobody has given any.
+
+    Features that the run does not keep, such as those of an assignment that was made anew since, are left out.
+
+    Raises:
+        RunFolderError: The table is damaged.
+    """
+    path = folder.path / NAMES
+    if not path.exists():
+        return {}
+    kept = kept_features(folder)
+    try:
+        return {number: name for number, name in _read(path).items() if number in kept}
+    except InvalidInputError as error:
+        raise RunFolderError(f"{error} Correct it, or delete it to go on without names.") from error
+
+
+def read_names(path: str | os.PathLike[str], kept: Collection[int]) -> dict[int, str]:
+    """Read a table of names that somebody wrote.
+
+    Args:
+        path: A CSV file with the columns `feature` and `name`; rows without a name are passed over.
+        kept: The features that may be named.
+
+    Returns:
+        Names by feature.
+
+    Raises:
+        InvalidInputError: The file cannot be read, or a row is malformed, names a feature that is not kept, or gives a
+            name or a feature for the second time; says which row.
+    """
+    names = _read(Path(path))
+    foreign = sorted(set(names) - set(kept))
+    if foreign:
+        raise InvalidInputError(
+            f"The table {os.fspath(path)!r} must name features that the run keeps: "
+            f"{', '.join(map(str, sorted(kept)))}. Got feature {foreign[0]}; correct its number, or drop the row."
+        )
+    return names
+
+
+def names_table(kept: Iterable[int], names: Mapping[int, str]) -> str:
+    """A table of all kept features with their names, to be completed.
+
+    Example:
+        >>> print(names_table([17, 31], {17: "red crown"}), end="")
+        feature,name
+        17,red crown
+        31,
+    """
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((number, names.get(number, "")) for number in kept)
+    return buffer.getvalue()
+
+
+def write_names(folder: RunFolder, names: Mapping[int, str]) -> Path:
+    """Keep names in a run folder, in place of earlier ones; the file appears whole or not at all.
+
+    Raises:
+        RunFolderError: It cannot be written, or the run has no features yet.
+        InvalidInputError: A name is malformed or given twice, or its feature is not kept.
+    """
+    kept = kept_features(folder)
+    foreign = sorted(set(names) - set(kept))
+    if foreign:
+        raise InvalidInputError(
+            f"The 'names' parameter must name features that the run keeps. Got feature {foreign[0]}; use one of "
+            f"{', '.join(map(str, kept))}."
+        )
+    checked: dict[int, str] = {}
+    for number, name in names.items():
+        _add(checked, number, name, f"feature {number}")
+    return folder.write_csv(NAMES, COLUMNS, [(number, checked[number]) for number in kept if number in checked])
+
+
+def _read(path: Path) -> dict[int, str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(
+            f"The table of names must be a CSV file in UTF-8. Cannot read {str(path)!r}: {error}."
+        ) from error
+    rows = csv.DictReader(io.StringIO(text))
+    columns = tuple(rows.fieldnames or ())
+    if not set(COLUMNS) <= set(columns):
+        raise InvalidInputError(
+            f"The table {str(path)!r} must have the columns feature and name. Got {', '.join(columns) or 'none'}; "
+            "let its first line be feature,name."
+        )
+    names: dict[int, str] = {}
+    for row in rows:
+        number, name = (row["feature"] or "").strip(), (row["name"] or "").strip()
+        if not name:
+            continue
+        where = f"{path.name}, line {rows.line_num}"
+        if not number.isdecimal():
+            raise InvalidInputError(f"{where}: the feature must be its number. Got {number!r}.")
+        _add(names, int(number), name, where)
+    return names
+
+
+def _add(names: dict[int, str], number: int, name: str, where: str) -> None:
+    """Add a name that is fit to be one; a number, or the name of another feature, would be taken for that feature."""
+    if not name or name != name.strip() or len(name) > LONGEST or not name.isprintable():
+        raise InvalidInputError(
+            f"{where}: a name must have 1 to {LONGEST} printable characters, the first and last no space. Got {name!r}."
+        )
+    if name.isdecimal():
+        raise InvalidInputError(f"{where}: a name must not be a number, which stands for a feature. Got {name!r}.")
+    if number in names:
+        raise InvalidInputError(f"{where}: feature {number} must have one name. Got {names[number]!r} and {name!r}.")
+    if name in names.values():
+        raise InvalidInputError(f"{where}: two features must not have the same name. Got {name!r} twice.")
+    names[number] = name

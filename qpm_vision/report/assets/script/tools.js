@@ -1,0 +1,59 @@
+// Controls that act on a feature or a class. What serves the page may add its own: window.qpmReport.tools.feature.push(…).
+
+const tools = { feature: [namingForm], class: [] };
+
+/** Lets a person name a feature. */
+function namingForm(column) {
+  const problem = h("p", { class: "problem", role: "alert" });
+  const field = h("input", {
+    type: "text",
+    value: nameOf(column) || "",
+    maxlength: LONGEST_NAME,
+    autocomplete: "off",
+    placeholder: "such as: red crown",
+  });
+  return h(
+    "form",
+    {
+      class: "naming",
+      onsubmit: (event) => {
+        event.preventDefault();
+        const name = field.value.trim().replace(/\s+/gu, " ");
+        const wrong = nameProblem(column, name);
+        problem.textContent = wrong || "";
+        if (wrong) return;
+        rename(column, name);
+        showNames();
+        render({ keepPlace: true });
+      },
+    },
+    h("label", {}, h("span", {}, "What would you call it?"), field),
+    h("button", { type: "submit" }, "Name it"),
+    problem,
+  );
+}
+
+/** Says which names are not in the run yet, and gives them as a file. */
+function showNames() {
+  const bar = document.getElementById("new-names");
+  bar.hidden = newNames.size === 0;
+  if (bar.hidden) return;
+  const url = URL.createObjectURL(new Blob([namesTable()], { type: "text/csv" }));
+  bar.replaceChildren(
+    h("p", {}, `${plural(newNames.size, "name")} given here ${newNames.size === 1 ? "is" : "are"} known to this browser only. To keep ${newNames.size === 1 ? "it" : "them"}, download the table and run `, h("code", {}, "qpm-vision name RUN names.csv"), "."),
+    h("a", { class: "button", href: url, download: "names.csv" }, "Download names.csv"),
+    h(
+      "button",
+      {
+        type: "button",
+        onclick: () => {
+          newNames.clear();
+          store(NAME_STORE, {});
+          showNames();
+          render({ keepPlace: true });
+        },
+      },
+      "Forget",
+    ),
+  );
+}

@@ -1,0 +1,134 @@
+"""From a finished run to everything that its page shows: looks at the images, and has the rest assembled."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+from qpm_opt import Assignment, AssignmentProblem, InvalidInputError
+from qpm_vision._progress import Reporter, SilentReporter
+from qpm_vision._work import Work
+from qpm_vision.config import RunConfig
+from qpm_vision.data import ImageData, ImageSet, load_data
+from qpm_vision.explain import Explainer, load_explainer
+from qpm_vision.report.assemble import Material, assemble
+from qpm_vision.report.confusion import confusions, most_confused
+from qpm_vision.report.contents import Report
+from qpm_vision.report.pictures import take_pictures
+from qpm_vision.report.selection import amounts, select_images
+from qpm_vision.report.sight import Sight, evenly_spread, look
+from qpm_vision.run_folder import RunFolder, RunFolderError
+
+__all__ = ["SPLITS", "gather_report"]
+
+SPLITS = ("train", "test")
+"""Where the images of a report may come from."""
+
+_MOST_IMAGES = 20_000
+"""Training images that are looked at; of more, the same number of each class."""
+
+
+def gather_report(
+    run: RunFolder | str | os.PathLike[str],
+    *,
+    images: str = "train",
+    max_classes: int | None = None,
+    data: ImageData | None = None,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Report:
+    """Gather what the page of a run shows.
+
+    Confusions are always those of test images; all that is pictured comes from the images asked for.
+
+    Args:
+        run: The folder of a finished run.
+        images: "train" or "test": which images to show.
+        max_classes: Classes to show pictures of, those that are confused most; None for all. Everything else is shown
+            of every class.
+        data: The data of the run; loaded again by default, which needs them at the same place.
+        device: Where to compute.
+        reporter: Told about progress; nobody by default.
+
+    Raises:
+        InvalidInputError: An argument is out of range, or the data have changed since.
+        RunFolderError: The run is not finished, or its files are damaged.
+    """
+    if images not in SPLITS:
+        raise InvalidInputError(f"The 'images' parameter must be one of {', '.join(SPLITS)}. Got {images!r}.")
+    if max_classes is not None and (isinstance(max_classes, bool) or max_classes < 1):
+        raise InvalidInputError(f"The 'max_classes' parameter must be an integer of at least 1. Got {max_classes!r}.")
+    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    folder.require("explanation", "is not finished")
+    config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
+    known = load_data(config.data, **config.division) if data is None else data
+    work = Work(config, folder, SilentReporter() if reporter is None else reporter, known)
+    problem, assignment = _optimised(folder)
+    explainer = load_explainer(folder, data=known, device=work.device)
+    with work.report:
+        tested = _look(work, explainer, known.test, np.arange(len(known.test)), "test images")
+        source, seen = known.test, tested
+        if images == "train":
+            source = known.train
+            seen = _look(work, explainer, source, evenly_spread(source.labels, _MOST_IMAGES), "training images")
+        mistakes = confusions(tested.labels, tested.predicted)
+        pictured = most_confused(mistakes, work.n_classes, max_classes)
+        wanted = amounts(len(pictured))
+        selection = select_images(seen, pictured, wanted)
+        rows = selection.rows()
+        shown = source.subset(seen.positions[rows])
+        pictures = take_pictures(
+            explainer.model,
+            work.batches(shown, explainer.preprocessing),
+            explainer.preprocessing,
+            scale=explainer.gallery.scale,
+            side=wanted.side,
+            device=work.device,
+            on_images=work.counter("pictures", len(rows)),
+        )
+    return assemble(
+        Material(
+            config=config,
+            identity=folder.read_json("data.json"),
+            scores=folder.read_json("metrics.json"),
+            threshold=folder.read_json("threshold.json"),
+            problem=problem,
+            assignment=assignment,
+            preprocessing=explainer.preprocessing,
+            feature_names=explainer.feature_names,
+            class_names=explainer.class_names,
+            n_train=np.bincount(known.train.labels, minlength=work.n_classes),
+            split=images,
+            seen=seen,
+            tested=tested,
+            pictured=pictured,
+            selection=selection,
+            image_names=[shown.name(place) for place in range(len(shown))],
+            pictures=pictures,
+            side=min(wanted.side, explainer.preprocessing.size),
+        )
+    )
+
+
+def _optimised(folder: RunFolder) -> tuple[AssignmentProblem, Assignment]:
+    try:
+        return (
+            AssignmentProblem.load(folder.path / "problem.npz"),
+            Assignment.load(folder.path / "assignment.npz"),
+        )
+    except InvalidInputError as error:
+        raise RunFolderError(f"{error} Train again with `--redo assignment`.") from error
+
+
+def _look(work: Work, explainer: Explainer, images: ImageSet, positions: npt.NDArray[np.int64], task: str) -> Sight:
+    return look(
+        explainer.model,
+        work.batches(images.subset(positions), explainer.preprocessing),
+        positions,
+        scale=explainer.gallery.scale,
+        device=work.device,
+        on_images=work.counter(task, len(positions)),
+    )

@@ -1,0 +1,179 @@
+"""Prices and exchanges against differences of the objective, relations of classes against all pairs."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qpm_opt import Assignment, AssignmentProblem, solve_assignment
+from qpm_vision.report.costs import charged_pairs, prices, swaps
+from qpm_vision.report.findings import find
+from qpm_vision.report.kinship import (
+    class_order,
+    difference,
+    feature_order,
+    nearest_classes,
+    pairs_one_feature_apart,
+)
+
+Weights = npt.NDArray[np.uint8]
+
+
+def _solved(seed: int, **locks: object) -> tuple[AssignmentProblem, Assignment]:
+    rng = np.random.default_rng(seed)
+    penalties = np.triu(rng.random((9, 9)) * (rng.random((9, 9)) < 0.4), 1)
+    problem = AssignmentProblem(
+        rng.normal(size=(6, 9)).round(2),
+        penalties + penalties.T,
+        rng.normal(size=9),
+        n_select=5,
+        n_per_class=2,
+        **locks,
+    )
+    return problem, solve_assignment(problem, solver="local_search", time_limit=0.2, seed=seed)
+
+
+def _exchanged(weights: Weights, index: int, get: int, give: int) -> Weights:
+    changed = weights.copy()
+    changed[index, [get, give]] = 1, 0
+    return changed
+
+
+def _unique(weights: Weights) -> bool:
+    return len(np.unique(weights, axis=0)) == len(weights)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10_000))
+def test_an_exchange_costs_what_the_objective_loses(seed: int) -> None:
+    problem, found = _solved(seed)
+    weights, before = found.weights, found.objective
+    everything, cheapest = swaps(problem, found, number=99), swaps(problem, found, number=1)
+    for index in range(problem.n_classes):
+        best: dict[int, float] = {}
+        for get, give in product(np.flatnonzero(weights[index] == 0), np.flatnonzero(weights[index])):
+            changed = _exchanged(weights, index, int(get), int(give))
+            if _unique(changed):
+                cost = before - problem.terms(found.selected, changed).total
+                best[int(get)] = min(best.get(int(get), np.inf), cost)
+        listed = everything[index]
+        assert {swap.feature: pytest.approx(swap.cost, abs=1e-6) for swap in listed} == best
+        assert [swap.cost for swap in listed] == sorted(swap.cost for swap in listed)
+        assert cheapest[index] == listed[:1]
+        for swap in listed:
+            changed = _exchanged(weights, index, swap.feature, swap.instead_of)
+            assert before - problem.terms(found.selected, changed).total == pytest.approx(swap.cost, abs=1e-6)
+            if swap.taken_by is not None:
+                others = [
+                    _exchanged(weights, index, swap.feature, int(give)) for give in np.flatnonzero(weights[index])
+                ]
+                assert any((other[index] == weights[swap.taken_by]).all() for other in others)
+
+
+def test_exchanges_respect_locks() -> None:
+    problem, found = _solved(3)
+    index = 0
+    kept = found.selected[found.weights[index] > 0].tolist()
+    free = found.selected[found.weights[index] == 0].tolist()
+    locked = problem.replaced(required_pairs=[(index, kept[0])], forbidden_pairs=[(index, free[0])])
+    listed = swaps(locked, found, number=99)[index]
+    assert listed
+    assert {int(found.selected[swap.instead_of]) for swap in listed} == {kept[1]}
+    assert free[0] not in {int(found.selected[swap.feature]) for swap in listed}
+    shared = (found.weights @ found.weights.T)[index]
+    other = int(np.flatnonzero((shared == 1) & (np.arange(6) != index))[0])
+    tied = problem.replaced(contrastive_pairs=[(index, other, 1)])
+    for swap in swaps(tied, found, number=99)[index]:
+        assert (
+            _exchanged(found.weights, index, swap.feature, swap.instead_of)[index] & found.weights[other]
+        ).sum() >= 1
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 10_000))
+def test_prices_add_up_to_the_objective(seed: int) -> None:
+    problem, found = _solved(seed)
+    price = prices(problem, found)
+    assert price.similarity + price.redundancy + price.bias == pytest.approx(found.objective)
+    A = problem.class_similarity
+    kept = sum(max(A[c, list(pair)].sum() for pair in combinations(found.selected, 2)) for c in range(6))
+    everything = sum(max(A[c, list(pair)].sum() for pair in combinations(range(9), 2)) for c in range(6))
+    assert price.best_of_kept == pytest.approx(problem.scale * kept)
+    assert price.best_of_all == pytest.approx(problem.scale * everything)
+    assert price.best_of_all >= price.best_of_kept >= price.similarity - 1e-9
+    charged = charged_pairs(problem, found)
+    assert -sum(penalty for *_, penalty in charged) == pytest.approx(price.redundancy)
+    assert all(first < second for first, second, _ in charged)
+    assert [penalty for *_, penalty in charged] == sorted((penalty for *_, penalty in charged), reverse=True)
+
+
+# -- relations -----------------------------------------------------------------------------------------------------
+
+
+def _weights(seed: int, n_classes: int = 9, n_select: int = 8, budget: int = 3) -> Weights:
+    rng = np.random.default_rng(seed)
+    sets = list(combinations(range(n_select), budget))
+    weights = np.zeros((n_classes, n_select), dtype=np.uint8)
+    for row, place in zip(weights, rng.choice(len(sets), n_classes, replace=False), strict=True):
+        row[list(sets[place])] = 1
+    return weights
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_what_differs_against_sets(seed: int) -> None:
+    weights = _weights(seed)
+    sets = [set(np.flatnonzero(row).tolist()) for row in weights]
+    alike = np.random.default_rng(seed).random((9, 9))
+    apart = [pair for pair in combinations(range(9), 2) if len(sets[pair[0]] - sets[pair[1]]) == 1]
+    assert pairs_one_feature_apart(weights).tolist() == [list(pair) for pair in apart]
+    for index in range(9):
+        near = nearest_classes(weights, alike, index, 4)
+        for entry in near:
+            assert entry == difference(weights, index, entry.class_index)
+            assert set(entry.own) == sets[index] - sets[entry.class_index]
+            assert set(entry.other) == sets[entry.class_index] - sets[index]
+            assert entry.shared == len(sets[index] & sets[entry.class_index]) > 0
+        others = sorted(
+            (other for other in range(9) if other != index and sets[index] & sets[other]),
+            key=lambda other: (-len(sets[index] & sets[other]), -alike[index, other]),
+        )
+        assert [entry.class_index for entry in near] == others[:4]
+
+
+def test_orders_bring_together_what_belongs_together() -> None:
+    weights = np.array([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0]])
+    order = class_order(weights, np.zeros((4, 4)))
+    assert sorted(order) == [0, 1, 2, 3]
+    assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset((0, 2)), frozenset((1, 3))}
+    columns = feature_order(weights)
+    assert columns[-1] == 4
+    assert {frozenset(columns[:2]), frozenset(columns[2:4])} == {frozenset((0, 1)), frozenset((2, 3))}
+    assert class_order(weights[:2], np.zeros((2, 2))) == [0, 1]
+
+
+def test_findings_name_what_is_wrong() -> None:
+    weights = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 1, 0]])
+    correlation = np.zeros((4, 4))
+    correlation[0, 2] = correlation[2, 0] = 0.9
+    problem, solved = _solved(0)
+    cheaper = swaps(problem, solved, 1)[0]
+    found = find(
+        weights, [(0, 1, 4), (2, 1, 3), (1, 0, 2)], [0.99, 0.6, None, None], correlation, [[], cheaper, []], 1e9
+    )
+    kinds = [(item.kind, item.classes, item.features, item.value) for item in found]
+    assert kinds == [
+        ("confused", [0, 1], [0, 2], 6.0),
+        ("confused", [1, 2], [1, 0], 3.0),
+        ("weak feature", [], [1], 0.6),
+        ("twins", [], [0, 2], 0.9),
+        ("idle", [], [3], 0.0),
+    ]
+    gain = type(cheaper[0])(feature=3, instead_of=0, cost=-2.5, taken_by=None)
+    (last,) = find(weights[:, :3], [], [None] * 3, np.zeros((3, 3)), [[], [gain], []], 100.0)
+    assert (last.kind, last.classes, last.features, last.value) == ("gain", [1], [3, 0], -2.5)
