@@ -18,6 +18,8 @@ from qpm_vision.data.images import UnreadableImageError, read_image
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qpm_vision.data.parts import Parts
+
 __all__ = ["ArrayImages", "CachedImages", "FileImages", "ImageData", "ImageSet", "JoinedImages", "SkippedImage"]
 
 _LARGEST_EDGE: Final = 2**30
@@ -304,6 +306,7 @@ class ImageData:
             (zero diagonal), or None.
         divided: Whether the data came with a test set of their own; else `test` was set aside here.
         cropping: "bounding box" or "whole", which part of each photograph is shown; None where nothing says so.
+        parts: What classes are made of and where it is in the images, or None.
     """
 
     name: str
@@ -314,6 +317,7 @@ class ImageData:
     class_relation: npt.NDArray[np.float64] | None = None
     divided: bool = False
     cropping: str | None = None
+    parts: Parts | None = None
 
     def __post_init__(self) -> None:
         for part, images in (("train", self.train), ("test", self.test)):
