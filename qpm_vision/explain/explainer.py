@@ -68,7 +68,7 @@ class Explainer:
         self.weights = np.asarray(model.weight.detach().cpu() > 0).astype(np.uint8)
         self.n_images = int(gallery.n_images.sum())
         self._device = torch.device(device)
-        self._preprocessing = preprocessing
+        self.preprocessing = preprocessing
         self._views: dict[int, View] = {}
         expected = (len(self.class_names), len(self.selected))
         if self.weights.shape != expected or gallery.best_of_pair.shape[:2] != expected:
@@ -102,6 +102,20 @@ class Explainer:
             f"did you mean {' or '.join(repr(item) for item in close)}?"
         )
 
+    def column_of(self, feature: int) -> int:
+        """The column of W of a kept feature, given by its number in the backbone.
+
+        Raises:
+            InvalidInputError: It is not kept; names the kept ones.
+        """
+        found = np.flatnonzero(self.selected == feature)
+        if len(found) != 1:
+            raise InvalidInputError(
+                f"The 'feature' parameter must be the number of a kept feature, as pictures and tables name them. Got "
+                f"{feature!r}; kept are {', '.join(map(str, self.selected))}."
+            )
+        return int(found[0])
+
     def features_of(self, index: int) -> list[int]:
         """Columns of W that describe a class."""
         return [int(column) for column in np.flatnonzero(self.weights[index])]
@@ -118,12 +132,12 @@ class Explainer:
     def view(self, position: int) -> View:
         """A training image and where the features are in it; kept for the next call."""
         if position not in self._views:
-            pixels = self._preprocessing.transform()(self.images.image(position))
+            pixels = self.preprocessing.transform()(self.images.image(position))
             with torch.no_grad():
                 maps = self.model(pixels[None].to(self._device)).maps[0].float().cpu().numpy()
             scales = self.gallery.scale
             presence = np.stack([strength(maps[column], float(scales[column])) for column in range(len(maps))])
-            self._views[position] = View(self._preprocessing.picture(pixels), presence)
+            self._views[position] = View(self.preprocessing.picture(pixels), presence)
         return self._views[position]
 
     def heat(self, position: int, column: int, colour: str) -> FloatArray:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -265,9 +266,28 @@ def test_an_explanation_draws_both_classes(predictor: Predictor) -> None:
         assert caption.startswith(f"feature {item.feature}: {item.contribution:+.2f}\n")
     mine = Figure(figsize=(6, 4))
     assert explanation.plot(mine)[0] is mine
+
+
+def test_an_explanation_is_a_small_page_of_its_own(predictor: Predictor) -> None:
+    names = ("<b>north</b>", "east & co", '"south"', "west")
+    named = Predictor(predictor.model, predictor.preprocessing, names, predictor.gallery)
+    explanation = named.explain(tiny_data().test.image(0))
     page = explanation._repr_html_()
-    assert page.startswith('<img src="data:image/png;base64,iVBOR')
-    assert f"runner-up {explanation.runner_up}" in page
+    assert len(page) < 40_000
+    shown = (*explanation.features, *explanation.instead)
+    assert page.count('src="data:image/jpeg;base64,/9j/') == page.count("<img") == 1 + len(shown)
+    assert "<b>north</b>" not in page
+    assert "&lt;b&gt;north&lt;/b&gt;" in page or "<b>north</b>" not in (explanation.class_name, explanation.runner_up)
+    assert not any(text in page for text in ("http", "<script", "east & co"))
+    text = re.sub(r"<[^>]*>", " ", page)
+    for item in shown:
+        assert f"feature {item.feature}:  {item.contribution:+.2f} " in text
+    ElementTree.fromstring(_closed(page))
+
+
+def _closed(page: str) -> str:
+    """HTML whose elements without content are closed as XML wants it."""
+    return re.sub(r"<(img|br)([^>]*)>", r"<\1\2/>", page)
 
 
 def test_explaining_takes_one_image_of_a_finished_run(predictor: Predictor) -> None:
