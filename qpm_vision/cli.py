@@ -1,4 +1,4 @@
-"""The command line, qpm-vision: demo, data, train, evaluate, compare, explain, report, name, predict, export, …
+"""The command line, qpm-vision, from `demo` to `info`.
 
 Results go to standard output, progress to standard error. Exit codes: 0 well, 1 no image could be read, 2 a mistake
 that the message explains, 130 stopped by Ctrl-C.
@@ -145,20 +145,30 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _explain(arguments: argparse.Namespace) -> None:
-    from qpm_vision.explain import load_explainer, plot_class, plot_comparison, plot_overview
+    from qpm_vision import explain
     from qpm_vision.run_folder import RunFolder
 
     folder = RunFolder.open(arguments.run)
-    explainer = load_explainer(folder, data=_moved_data(folder, arguments.data))
-    if arguments.compare is not None:
-        figure, _ = plot_comparison(explainer, *arguments.compare)
-        name = f"comparison-{'-'.join(arguments.compare)}"
-    elif arguments.class_name is not None:
-        figure, _ = plot_class(explainer, arguments.class_name)
-        name = f"class-{arguments.class_name}"
+    if arguments.image is not None:
+        figure, _ = explain.plot_image(folder, arguments.image)
+        name = f"image-{Path(arguments.image).stem}"
+    elif arguments.matrix:
+        figure, _ = explain.plot_matrix(folder)
+        name = "matrix"
     else:
-        figure, _ = plot_overview(explainer)
-        name = "classes"
+        explainer = explain.load_explainer(folder, data=_moved_data(folder, arguments.data))
+        if arguments.compare is not None:
+            figure, _ = explain.plot_comparison(explainer, *arguments.compare)
+            name = f"comparison-{'-'.join(arguments.compare)}"
+        elif arguments.class_name is not None:
+            figure, _ = explain.plot_class(explainer, arguments.class_name)
+            name = f"class-{arguments.class_name}"
+        elif arguments.feature is not None:
+            figure, _ = explain.plot_feature(explainer, arguments.feature)
+            name = f"feature-{arguments.feature}"
+        else:
+            figure, _ = explain.plot_overview(explainer)
+            name = "classes"
     target = folder.figures / f"{_file_name(name)}.png" if arguments.out is None else Path(arguments.out)
     known = figure.canvas.get_supported_filetypes()
     if target.suffix[1:].lower() not in known:
@@ -509,6 +519,9 @@ def _parser() -> argparse.ArgumentParser:
     what = explain.add_mutually_exclusive_group()
     what.add_argument("--class", dest="class_name", metavar="NAME", help="the features of one class")
     what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="what two classes share and what tells them apart")
+    what.add_argument("--feature", type=int, metavar="N", help="the classes that a feature describes, by its number")
+    what.add_argument("--image", metavar="FILE", help="why an image gets its class and not the next one")
+    what.add_argument("--matrix", action="store_true", help="which class has which feature")
     explain.add_argument("--data", help="where the images of the run are now (default: where they were)")
     explain.add_argument("--out", metavar="FILE", help="picture to write, .png, .pdf or .svg (default: in RUN/figures)")
 

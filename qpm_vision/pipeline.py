@@ -47,9 +47,16 @@ from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, JoinedImages, load_data
 from qpm_vision.distributed import from_main, is_main, process_group, share, wait
 from qpm_vision.evaluation import Scores
-from qpm_vision.explain import Explainer, closest_pair, collect_gallery, plot_comparison, plot_overview
+from qpm_vision.explain import (
+    Explainer,
+    closest_pair,
+    collect_gallery,
+    plot_comparison,
+    plot_matrix,
+    plot_overview,
+)
+from qpm_vision.explain.convergence import draw_convergence
 from qpm_vision.explain.gallery import Gallery
-from qpm_vision.explain.labels import draw_assignment, draw_convergence
 from qpm_vision.extraction import extract, forget_extraction
 from qpm_vision.feature_names import NAMES, feature_names
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
@@ -340,7 +347,7 @@ def _explanation(work: Work) -> None:
     figures = {
         "classes": plot_overview(explainer)[0],
         "comparison": plot_comparison(explainer, *closest_pair(explainer.weights, similarity))[0],
-        "assignment": draw_assignment(result),
+        "assignment": plot_matrix(explainer)[0],
         "convergence": draw_convergence(result),
     }
     for name, figure in figures.items():

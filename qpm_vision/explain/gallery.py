@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,9 @@ QUANTILE = 0.99
 N_BEST = 6
 """How many images are kept for a class, and for a class and a feature."""
 
+N_BINS = 32
+"""Bins of the histogram of a feature's pooled activations."""
+
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
@@ -36,6 +39,9 @@ class Gallery:
         scale: (n_select,) float32, the 99 % quantile over the images of the maximum of a feature's map.
         n_correct: (n_classes,) int64, correctly predicted training images.
         n_images: (n_classes,) int64, training images.
+        edges: (n_select, N_BINS + 1) float32, edges of the bins of each feature's pooled activations, from the lowest
+            to the highest. None in galleries of former versions.
+        counts: (n_classes, n_select, N_BINS) int64, images of a class whose activation is in a bin; None as `edges`.
     """
 
     best_of_class: IntArray
@@ -43,10 +49,12 @@ class Gallery:
     scale: FloatArray
     n_correct: IntArray
     n_images: IntArray
+    edges: FloatArray | None = None
+    counts: IntArray | None = None
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays by name, for an `.npz` file."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Gallery:
@@ -55,12 +63,11 @@ class Gallery:
         Raises:
             InvalidInputError: An array is missing.
         """
-        try:
-            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
-        except KeyError as error:
-            raise InvalidInputError(
-                f"The 'arrays' parameter must hold {error.args[0]!r}. Got {sorted(arrays)}."
-            ) from error
+        known = [item.name for item in fields(cls)]
+        missing = [name for name in known if name not in arrays and name not in ("edges", "counts")]
+        if missing:
+            raise InvalidInputError(f"The 'arrays' parameter must hold {missing[0]!r}. Got {sorted(arrays)}.")
+        return cls(**{name: arrays[name] for name in known if name in arrays})
 
 
 def best_first(correct: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
@@ -126,10 +133,22 @@ def _gallery(
         for feature in range(n_select):
             first = best_first(correct[members], pooled[members, feature])[:N_BEST]
             best_of_pair[index, feature, : len(first)] = members[first]
+    edges, counts = _histograms(pooled, labels, n_classes)
     return Gallery(
         best_of_class=best_of_class,
         best_of_pair=best_of_pair,
         scale=np.quantile(peaks, QUANTILE, axis=0).astype(np.float32),
         n_correct=np.bincount(labels[correct], minlength=n_classes).astype(np.int64),
         n_images=np.bincount(labels, minlength=n_classes).astype(np.int64),
+        edges=edges,
+        counts=counts,
     )
+
+
+def _histograms(pooled: FloatArray, labels: IntArray, n_classes: int) -> tuple[FloatArray, IntArray]:
+    edges = np.linspace(pooled.min(axis=0), pooled.max(axis=0), N_BINS + 1, axis=1, dtype=np.float32)
+    counts = np.empty((n_classes, pooled.shape[1], N_BINS), dtype=np.int64)
+    for feature, inner in enumerate(edges[:, 1:-1]):
+        cells = labels * N_BINS + np.searchsorted(inner, pooled[:, feature], side="right")
+        counts[:, feature] = np.bincount(cells, minlength=n_classes * N_BINS).reshape(n_classes, N_BINS)
+    return edges, counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from qpm_opt import InvalidInputError
@@ -23,6 +25,9 @@ from qpm_vision.explain import (
     overlay,
     plot_class,
     plot_comparison,
+    plot_feature,
+    plot_image,
+    plot_matrix,
     plot_overview,
     strength,
     upsample,
@@ -30,7 +35,10 @@ from qpm_vision.explain import (
 from qpm_vision.explain.colours import PALETTE, feature_colours
 from qpm_vision.explain.fonts import drawable, font_families
 from qpm_vision.explain.heatmaps import to_grey
+from qpm_vision.explain.matrix import draw_matrix, matrix_order
 from qpm_vision.model import QPMClassifier
+from qpm_vision.predict import load_model
+from qpm_vision.run_folder import RunFolder
 from tests.vision.tiny import TINY_SIZE, tiny_backbone, tiny_data
 
 # -- colours -------------------------------------------------------------------------------------------------------
@@ -182,6 +190,34 @@ def test_gallery_does_not_depend_on_batches_and_survives_arrays() -> None:
         collect_gallery(Identity(), [], n_classes=2)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_histograms_count_every_image_once(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    levels = rng.normal(size=(30, 2)).astype(np.float32)
+    labels = rng.integers(0, 2, 30)
+    maps = torch.from_numpy(levels)[:, :, None, None].expand(30, 2, 2, 2).clone()
+    gallery = collect_gallery(Identity(), _batches(maps, torch.from_numpy(labels), 7), n_classes=3)
+    assert gallery.counts is not None
+    assert gallery.edges is not None
+    np.testing.assert_array_equal(gallery.counts.sum(axis=2), np.bincount(labels, minlength=3)[:, None].repeat(2, 1))
+    np.testing.assert_allclose(gallery.edges[:, [0, -1]], [[v.min(), v.max()] for v in levels.T], rtol=1e-6)
+    for feature in range(2):
+        expected, _ = np.histogram(levels[labels == 1, feature], gallery.edges[feature])
+        # Values that are an edge to the last digit may fall on either side.
+        assert np.abs(gallery.counts[1, feature] - expected).sum() <= 2
+
+
+def test_galleries_of_former_versions_have_no_histogram(explainer: Explainer) -> None:
+    arrays = explainer.gallery.to_arrays()
+    former = Gallery.from_arrays({name: value for name, value in arrays.items() if name not in ("edges", "counts")})
+    assert former.counts is None
+    assert "counts" not in former.to_arrays()
+    old = Explainer(explainer.model, explainer.images, explainer.preprocessing, former, NAMES)
+    images = 1 + 6
+    assert plot_feature(old, 3)[1].shape == (2 * images,)
+
+
 # -- pictures ------------------------------------------------------------------------------------------------------
 
 NAMES = ("\uac00 (U+AC00)", "White-breasted Nuthatch", "c", "d")
@@ -218,7 +254,7 @@ def test_class_picture_has_a_row_for_each_feature(explainer: Explainer) -> None:
     assert "White-breasted Nuthatch" in text
     assert "feature 3" in text
     assert "feature 4" in text
-    assert "99 % quantile" in text
+    assert "99\u00a0% quantile" in text
     assert "feature 1" not in text
 
 
@@ -239,6 +275,81 @@ def test_overview_takes_classes(explainer: Explainer) -> None:
     assert plot_overview(explainer, ["d", 0])[1].shape == (2, 4)
     with pytest.raises(InvalidInputError, match="at least one class"):
         plot_overview(explainer, [])
+
+
+def test_feature_picture_tells_its_classes_from_others(explainer: Explainer) -> None:
+    figure, axes = plot_feature(explainer, 3)
+    text = _text(figure)
+    assert "Feature 3 describes 2 of 4 classes" in text
+    captions = [ax.get_xlabel() for ax in axes]
+    own, others = captions[1:7], captions[8:14]
+    assert {name.split()[0] for name in own} == {drawable(NAMES[0]).split()[0], "White-breasted"}
+    assert {name for name in others if name} == {"c", "d"}
+    bars, labels = axes[-1].get_legend_handles_labels()
+    assert labels == ["other classes, 24 images", "classes with this feature, 24 images"]
+    for bar in bars:
+        assert bar.get_data().values.sum() == pytest.approx(100)
+    with pytest.raises(InvalidInputError, match=r"'feature'.*Got 2; kept are 1, 3, 4, 6, 7"):
+        plot_feature(explainer, 2)
+
+
+def test_image_picture_is_that_of_the_explanation(explainer: Explainer, finished: RunFolder) -> None:
+    image = tiny_data().test.image(0)
+    figure, axes = plot_image(explainer, image)
+    assert axes.shape == (2, 4)
+    assert "Why " in _text(figure)
+    predictor = load_model(finished, device="cpu")
+    for run in (predictor, finished, str(finished.path)):
+        assert plot_image(run, image)[1].shape == (2, 4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 10_000))
+def test_matrix_order_keeps_equal_classes_together(n_classes: int, n_features: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(0, 2, (3, n_features))
+    weights = kinds[rng.integers(0, 3, n_classes)]
+    rows, columns = matrix_order(weights)
+    assert sorted(rows) == list(range(n_classes))
+    assert sorted(columns) == list(range(n_features))
+    ordered = [tuple(row) for row in weights[rows]]
+    changes = sum(one != other for one, other in itertools.pairwise(ordered))
+    assert changes == len(set(ordered)) - 1
+
+
+def test_matrix_picture_shows_every_assignment_once(explainer: Explainer, finished: RunFolder) -> None:
+    _, ax = plot_matrix(explainer)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        drawable(NAMES[index]) for index in matrix_order(WEIGHTS)[0]
+    ]
+    assert {label.get_text() for label in ax.get_xticklabels()} == {"1 (2)", "3 (2)", "4 (2)", "6 (2)", "7 (0)"}
+    squares = ax.collections[-1].get_paths()
+    middles = np.array([path.get_extents().get_points().mean(axis=0) for path in squares])
+    rows, columns = matrix_order(WEIGHTS)
+    shown = np.zeros_like(WEIGHTS)
+    for x, y in np.rint(middles).astype(int):
+        shown[rows[y], columns[x]] += 1
+    np.testing.assert_array_equal(shown, WEIGHTS)
+    mine = Figure().subplots()
+    assert plot_matrix(finished, mine)[1] is mine
+
+
+@pytest.mark.parametrize("n_classes", [2, 60, 200])
+def test_names_in_the_matrix_do_not_touch(n_classes: int) -> None:
+    weights = np.random.default_rng(0).integers(0, 2, (n_classes, 30))
+    figure, ax = draw_matrix(weights, [f"class {index}" for index in range(n_classes)], range(30))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for labels, side in ((ax.get_yticklabels(), 1), (ax.get_xticklabels(), 0)):
+        boxes = sorted(
+            (label.get_window_extent(canvas.get_renderer()) for label in labels), key=lambda box: box.min[side]
+        )
+        assert all(lower.max[side] <= upper.min[side] + 1 for lower, upper in itertools.pairwise(boxes))
+
+
+def test_new_figures_show_in_notebooks(explainer: Explainer) -> None:
+    for figure in (plot_matrix(explainer)[0], plot_class(explainer, 0)[0]):
+        assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_unknown_classes_are_refused_with_the_nearest(explainer: Explainer) -> None:
@@ -264,7 +375,13 @@ def test_drawing_leaves_no_trace_in_matplotlib(explainer: Explainer, tmp_path: P
 
 @pytest.mark.filterwarnings("error")
 def test_no_glyph_is_missing(explainer: Explainer, tmp_path: Path) -> None:
-    for figure in (plot_class(explainer, 0)[0], plot_comparison(explainer, 0, 3)[0], plot_overview(explainer)[0]):
+    for figure in (
+        plot_class(explainer, 0)[0],
+        plot_comparison(explainer, 0, 3)[0],
+        plot_overview(explainer)[0],
+        plot_feature(explainer, 1)[0],
+        plot_matrix(explainer)[0],
+    ):
         figure.savefig(tmp_path / "picture.png", dpi=30)
 
 
