@@ -336,6 +336,7 @@ def _explanation(work: Work) -> None:
         model,
         work.batches(images, preprocessing),
         n_classes=work.n_classes,
+        n_images=len(images),
         device=work.device,
         on_images=work.counter("looking for the best images", len(images)),
     )

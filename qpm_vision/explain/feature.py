@@ -141,7 +141,8 @@ def _histogram(ax: Axes, explainer: Explainer, column: int, colour: str) -> None
     ax.set_ylabel("images (%)", fontsize=8)
     ax.tick_params(labelsize=7.5)
     ax.legend(frameon=False, fontsize=8, loc="upper right")
-    ax.set_xlim(scaled[0], scaled[-1])
+    used = np.flatnonzero(counts[:, column].any(axis=0))
+    ax.set_xlim(scaled[used[0]], scaled[used[-1] + 1])
     ax.margins(y=0.02)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)

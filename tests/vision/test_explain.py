@@ -166,7 +166,7 @@ def test_gallery_prefers_correct_images_and_strong_features() -> None:
     levels = torch.tensor([[1.0, 0.2], [3.0, 0.1], [9.0, 9.5], [0.0, 1.0], [2.0, 5.0]])
     labels = torch.tensor([0, 0, 0, 1, 1])  # the third image is taken for class 1, though its feature 0 is strongest
     maps = levels[:, :, None, None].expand(5, 2, 2, 2).clone()
-    gallery = collect_gallery(Identity(), _batches(maps, labels, 2), n_classes=3)
+    gallery = collect_gallery(Identity(), _batches(maps, labels, 2), n_classes=3, n_images=5)
     assert gallery.best_of_class[0].tolist() == [1, 0, 2, -1, -1, -1]
     assert gallery.best_of_class[1].tolist() == [4, 3, -1, -1, -1, -1]
     assert gallery.best_of_class[2].tolist() == [-1] * 6
@@ -176,36 +176,70 @@ def test_gallery_prefers_correct_images_and_strong_features() -> None:
     np.testing.assert_allclose(gallery.scale, np.quantile(levels.numpy(), 0.99, axis=0), rtol=1e-6)
 
 
-def test_gallery_does_not_depend_on_batches_and_survives_arrays() -> None:
-    generator = torch.Generator().manual_seed(0)
-    maps = torch.rand((40, 2, 3, 3), generator=generator)
-    labels = torch.randint(0, 2, (40,), generator=generator)
-    one = collect_gallery(Identity(), _batches(maps, labels, 40), n_classes=2)
-    many = Gallery.from_arrays(collect_gallery(Identity(), _batches(maps, labels, 7), n_classes=2).to_arrays())
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    number=st.integers(1, 300),
+    batch=st.integers(1, 40),
+    at_once=st.integers(1, 100),
+    n_classes=st.integers(1, 5),
+)
+def test_gallery_against_sorting_all_images(seed: int, number: int, batch: int, at_once: int, n_classes: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randint(0, 9, (number, max(2, n_classes), 2, 2), generator=generator).float()  # with ties
+    labels = torch.randint(0, n_classes, (number,), generator=generator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qpm_vision.explain.gallery._AT_ONCE", at_once)
+        gallery = collect_gallery(Identity(), _batches(maps, labels, batch), n_classes=n_classes, n_images=number)
+    features = maps.mean((2, 3)).numpy()
+    right = features.argmax(axis=1) == labels.numpy()
+
+    def best(members: list[int], feature: int) -> list[int]:
+        order = sorted(members, key=lambda image: (not right[image], -features[image, feature], image))[:6]
+        return [*order, *[-1] * (6 - len(order))]
+
+    for c in range(n_classes):
+        members = [image for image in range(number) if labels[image] == c]
+        assert gallery.best_of_class[c].tolist() == best(members, c)
+        for feature in range(features.shape[1]):
+            assert gallery.best_of_pair[c, feature].tolist() == best(members, feature)
+        assert gallery.n_images[c] == len(members)
+        assert gallery.n_correct[c] == right[members].sum()
+    np.testing.assert_allclose(gallery.scale, np.quantile(maps.amax((2, 3)).numpy(), 0.99, axis=0), rtol=1e-6)
+
+
+def test_gallery_survives_arrays_and_refuses_another_number_of_images() -> None:
+    maps, labels = torch.rand((40, 2, 3, 3)), torch.arange(40) % 2
+    one = collect_gallery(Identity(), _batches(maps, labels, 7), n_classes=2, n_images=40)
+    again = Gallery.from_arrays(one.to_arrays())
     for name, value in one.to_arrays().items():
-        np.testing.assert_allclose(value, many.to_arrays()[name], rtol=1e-6)
+        np.testing.assert_array_equal(value, again.to_arrays()[name])
     with pytest.raises(InvalidInputError, match="'scale'"):
         Gallery.from_arrays({name: value for name, value in one.to_arrays().items() if name != "scale"})
-    with pytest.raises(InvalidInputError, match="at least one image"):
-        collect_gallery(Identity(), [], n_classes=2)
+    for given_maps, number in ((maps[:0], 0), (maps, 39), (maps, 41)):
+        with pytest.raises(InvalidInputError, match="'n_images' says"):
+            collect_gallery(Identity(), _batches(given_maps, labels, 7), n_classes=2, n_images=number)
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10_000))
-def test_histograms_count_every_image_once(seed: int) -> None:
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(-8, 8))
+def test_histograms_count_every_image_once(seed: int, decades: int) -> None:
     rng = np.random.default_rng(seed)
-    levels = rng.normal(size=(30, 2)).astype(np.float32)
+    # The range grows from batch to batch.
+    levels = (rng.normal(size=(30, 2)) * 10.0 ** (decades * np.arange(30) / 30)[:, None]).astype(np.float32)
     labels = rng.integers(0, 2, 30)
     maps = torch.from_numpy(levels)[:, :, None, None].expand(30, 2, 2, 2).clone()
-    gallery = collect_gallery(Identity(), _batches(maps, torch.from_numpy(labels), 7), n_classes=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qpm_vision.explain.gallery._AT_ONCE", 7)
+        gallery = collect_gallery(Identity(), _batches(maps, torch.from_numpy(labels), 7), n_classes=3, n_images=30)
     assert gallery.counts is not None
     assert gallery.edges is not None
-    np.testing.assert_array_equal(gallery.counts.sum(axis=2), np.bincount(labels, minlength=3)[:, None].repeat(2, 1))
-    np.testing.assert_allclose(gallery.edges[:, [0, -1]], [[v.min(), v.max()] for v in levels.T], rtol=1e-6)
     for feature in range(2):
-        expected, _ = np.histogram(levels[labels == 1, feature], gallery.edges[feature])
-        # Values that are an edge to the last digit may fall on either side.
-        assert np.abs(gallery.counts[1, feature] - expected).sum() <= 2
+        for label in range(3):
+            expected, _ = np.histogram(levels[labels == label, feature], gallery.edges[feature].astype(np.float64))
+            np.testing.assert_array_equal(gallery.counts[label, feature], expected)
+        used = np.flatnonzero(gallery.counts[:, feature].any(axis=0))
+        assert used[-1] - used[0] >= gallery.counts.shape[2] // 2 - 2
 
 
 def test_galleries_of_former_versions_have_no_histogram(explainer: Explainer) -> None:
@@ -233,7 +267,7 @@ def explainer() -> Explainer:
     transform = backbone.preprocessing.transform()
     images = data.train
     batch = torch.stack([transform(images.image(index)) for index in range(len(images))])
-    gallery = collect_gallery(model, [(batch, torch.tensor(images.labels))], n_classes=4)
+    gallery = collect_gallery(model, [(batch, torch.tensor(images.labels))], n_classes=4, n_images=len(images))
     return Explainer(model, images, backbone.preprocessing, gallery, NAMES)
 
 
