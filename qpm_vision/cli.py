@@ -1,4 +1,4 @@
-"""The command line, qpm-vision: demo, data, train, evaluate, compare, explain, report, name, predict, export, …
+"""The command line, qpm-vision: demo, data, train, evaluate, compare, explain, report, name, predict and others.
 
 Results go to standard output, progress to standard error. Exit codes: 0 well, 1 no image could be read, 2 a mistake
 that the message explains, 130 stopped by Ctrl-C.
