@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 
-from qpm_vision.data import ArrayImages, ImageData
+from qpm_vision.data import ImageData
 from qpm_vision.pipeline import run
 from qpm_vision.report import Report, gather_report
 from qpm_vision.run_folder import RunFolder
@@ -41,13 +40,7 @@ class Reported(NamedTuple):
 @pytest.fixture(scope="session")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     """A report whose classes have hostile names, and which has mistakes to show: the model is hardly trained."""
-    names = (*HOSTILE, "\uac00 west")
-    plain = tiny_data()
-    train, test = (
-        ArrayImages(images._pixels, images.labels, names)  # type: ignore[attr-defined]
-        for images in (plain.train, plain.test)
-    )
-    data = replace(plain, train=train, test=test, class_names=names)
+    data = tiny_data(names=(*HOSTILE, "\uac00 west"))
     with registered():
         folder = run(tiny_config(), tmp_path_factory.mktemp("reported") / "run", data=data)
     return Reported(gather_report(folder, data=data, device="cpu"), folder, data)

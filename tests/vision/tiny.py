@@ -34,19 +34,19 @@ def tiny_backbone() -> Backbone:
     return Backbone(module, n_features=TINY_FEATURES, preprocessing=preprocessing)
 
 
-def tiny_data(per_class: int = 12, seed: int = 0) -> ImageData:
+def tiny_data(per_class: int = 12, seed: int = 0, names: tuple[str, ...] = CLASSES) -> ImageData:
     """Blobs on noise; two of three channels tell the class, and the place as well."""
     return ImageData(
         name="tiny",
-        train=_images(per_class, seed),
-        test=_images(per_class // 2, seed + 1),
-        class_names=CLASSES,
+        train=_images(per_class, seed, names),
+        test=_images(per_class // 2, seed + 1, names),
+        class_names=names,
         skipped=(),
         class_relation=None,
     )
 
 
-def _images(per_class: int, seed: int) -> ArrayImages:
+def _images(per_class: int, seed: int, names: tuple[str, ...]) -> ArrayImages:
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(4), per_class)
     pixels = rng.integers(0, 60, (len(labels), TINY_SIZE, TINY_SIZE, 3), dtype=np.uint8)
@@ -55,7 +55,7 @@ def _images(per_class: int, seed: int) -> ArrayImages:
     for image, label in zip(pixels, labels, strict=True):
         top, left = corners[label] + rng.integers(0, 2, 2)
         image[top : top + 5, left : left + 5] += np.multiply(colours[label], 180).astype(np.uint8)
-    return ArrayImages(pixels, labels, CLASSES)
+    return ArrayImages(pixels, labels, names)
 
 
 def tiny_config(**changes: Any) -> RunConfig:

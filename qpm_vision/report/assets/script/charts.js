@@ -18,7 +18,12 @@ function histogramChart(column, { small = false } = {}) {
     `Activation of ${featureLabel(column)} in images of its classes and in others, from ${number(low, 1)} to ` +
     `${number(high, 1)} standard deviations above its mean` +
     (found === null ? "" : `; in ${percent(found)} of all pairs the image of its classes has more`);
-  const chart = svg("svg", { viewBox: `0 0 ${width} ${height + foot}`, role: "img", "aria-label": label, class: "histogram" });
+  const chart = svg("svg", {
+    viewBox: `0 0 ${width} ${height + foot}`,
+    role: "img",
+    "aria-label": label,
+    class: "histogram",
+  });
   chart.append(svg("path", { d: outline(others), class: "others" }), svg("path", { d: outline(own), class: "own" }));
   if (!small) {
     chart.append(svg("line", { x1: 0, x2: width, y1: height, y2: height, class: "axis" }));
@@ -28,7 +33,9 @@ function histogramChart(column, { small = false } = {}) {
       if (at > 8 && at < width - 8)
         chart.append(svg("text", { x: at, y: height + 18, "text-anchor": "middle" }, number(tick, tick % 1 ? 1 : 0)));
     }
-    chart.append(svg("text", { x: width / 2, y: height + 38, "text-anchor": "middle" }, "standard deviations above the mean"));
+    chart.append(
+      svg("text", { x: width / 2, y: height + 38, "text-anchor": "middle" }, "standard deviations above the mean"),
+    );
   }
   return chart;
 }
@@ -39,11 +46,12 @@ function ticks(low, high, about) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
   const result = [];
-  for (let tick = Math.ceil(low / step) * step; tick <= high + 1e-9 * step; tick += step) result.push(Number(tick.toPrecision(12)));
+  for (let tick = Math.ceil(low / step) * step; tick <= high + 1e-9 * step; tick += step)
+    result.push(Number(tick.toPrecision(12)));
   return result;
 }
 
-/** Lines over seconds: [{name, kind, points: [[seconds, value]]}]; values as steps, because they hold until the next. */
+/** Lines over seconds: [{name, kind, points: [[seconds, value]]}], as steps: a value holds until the next. */
 function timeChart(lines, { label, unit, logarithmic = false }) {
   const [width, height, left, foot] = [520, 210, 70, 44];
   const points = lines.flatMap((line) => line.points);
@@ -56,26 +64,44 @@ function timeChart(lines, { label, unit, logarithmic = false }) {
   if (!(high > low)) [low, high] = [low - 1, high + 1];
   const x = (seconds) => left + ((width - left - 8) * seconds) / last;
   const y = (value) => height - ((height - 12) * (scaled(value) - low)) / (high - low);
-  const chart = svg("svg", { viewBox: `0 0 ${width} ${height + foot}`, role: "img", "aria-label": label, class: "lines" });
+  const chart = svg("svg", {
+    viewBox: `0 0 ${width} ${height + foot}`,
+    role: "img",
+    "aria-label": label,
+    class: "lines",
+  });
   const marks = logarithmic
     ? Array.from({ length: high - low + 1 }, (_, place) => 10 ** (low + place))
     : ticks(low, high, 4);
   for (const mark of marks) {
     chart.append(svg("line", { x1: left, x2: width - 8, y1: y(mark), y2: y(mark), class: "grid" }));
-    chart.append(svg("text", { x: left - 8, y: y(mark) + 4, "text-anchor": "end" }, logarithmic ? `${mark >= 1 ? mark : mark.toPrecision(1)}${unit}` : whole(mark)));
+    chart.append(
+      svg(
+        "text",
+        { x: left - 8, y: y(mark) + 4, "text-anchor": "end" },
+        logarithmic ? `${mark >= 1 ? mark : mark.toPrecision(1)}${unit}` : whole(mark),
+      ),
+    );
   }
   for (const tick of ticks(0, last, 5)) {
     chart.append(svg("text", { x: x(tick), y: height + 18, "text-anchor": "middle" }, tick));
   }
   chart.append(svg("text", { x: (left + width) / 2, y: height + 40, "text-anchor": "middle" }, "seconds"));
   for (const { kind, points: own } of lines) {
-    const path = own.map(([seconds, value], place) => (place ? `H${x(seconds)}V${y(value)}` : `M${x(seconds)},${y(value)}`));
+    const path = own.map(([seconds, value], place) =>
+      place ? `H${x(seconds)}V${y(value)}` : `M${x(seconds)},${y(value)}`,
+    );
     chart.append(svg("path", { d: `${path.join("")}H${x(last)}`, class: `line ${kind}` }));
   }
   return h(
     "div",
     {},
-    lines.length > 1 && h("p", { class: "key" }, lines.map(({ name, kind }) => h("span", {}, h("i", { class: kind }), name))),
+    lines.length > 1 &&
+      h(
+        "p",
+        { class: "key" },
+        lines.map(({ name, kind }) => h("span", {}, h("i", { class: kind }), name)),
+      ),
     chart,
   );
 }

@@ -1,6 +1,6 @@
 // Building the page. Text only ever becomes text nodes: names of classes and images are not to be trusted.
 
-/** An element; `attributes` may hold listeners (onclick: f), `class`, `style` as an object, and false for "not at all". */
+/** An element; `attributes` may hold listeners (onclick: f), `style` as an object, and false for "not at all". */
 function h(tag, attributes, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes || {})) {

@@ -35,9 +35,7 @@ function featureRow(column, colours, note, groups) {
       h(
         "div",
         { class: "row-pictures" },
-        places.map((place) =>
-          pictureOf(place, { column, colour: colours.get(column), frame: has(index, column) }),
-        ),
+        places.map((place) => pictureOf(place, { column, colour: colours.get(column), frame: has(index, column) })),
       ),
     ),
   );
@@ -49,12 +47,18 @@ function plainRow(label, groups) {
     "div",
     { class: "feature-row" },
     h("div", { class: "row-label" }, label),
-    groups.map(({ images: places }) => h("div", { class: "row-pictures" }, places.map((place) => pictureOf(place)))),
+    groups.map(({ images: places }) =>
+      h(
+        "div",
+        { class: "row-pictures" },
+        places.map((place) => pictureOf(place)),
+      ),
+    ),
   );
 }
 
 /** What tells another class from this one, as a sentence. */
-function differenceSentence({ class_index: other, shared, own, other: theirs }, index, colours) {
+function differenceSentence({ shared, own, other: theirs }, index, colours) {
   const all = classes[index].features.length;
   return [
     `shares ${shared} of ${all}; it has `,
@@ -78,14 +82,14 @@ function growing(tag, attributes, entries, build, step = 48) {
   return list;
 }
 
-/** A choice among a few, as a labelled select. */
-function choice(label, options, current, onchange) {
+/** A choice of an order, as a labelled select. */
+function orderChoice(orders, current, onchange) {
   const select = h(
     "select",
     { onchange: (event) => onchange(event.target.value) },
-    Object.entries(options).map(([value, text]) => h("option", { value, selected: value === current }, text)),
+    Object.entries(orders).map(([value, { text }]) => h("option", { value, selected: value === current }, text)),
   );
-  return h("label", { class: "choice" }, h("span", {}, label), select);
+  return h("label", { class: "choice" }, h("span", {}, "Order"), select);
 }
 
 /** A field that filters as one types. */
@@ -106,14 +110,17 @@ function testResult(index) {
   return count ? `${whole(right)} of ${plural(count, "test image")} right` : "no test images";
 }
 
-/** Orders for lists of classes: value → [text, order]. */
+/** Orders for lists of classes: what they are called, and the classes in it. */
 const CLASS_ORDERS = {
-  similar: ["similar ones together", () => report.class_order],
-  name: ["name", () => sortedClasses((a, b) => classes[a].name.localeCompare(classes[b].name, undefined, { numeric: true }))],
-  worst: ["accuracy, worst first", () => sortedClasses((a, b) => (accuracyOf(a) ?? 2) - (accuracyOf(b) ?? 2))],
-  mistakes: ["mistakes, most first", () => sortedClasses((a, b) => mistakesOf[b] - mistakesOf[a])],
+  similar: { text: "similar ones together", sorted: () => report.class_order },
+  name: { text: "name", sorted: () => sortedClasses((a, b) => collator.compare(classes[a].name, classes[b].name)) },
+  worst: {
+    text: "accuracy, worst first",
+    sorted: () => sortedClasses((a, b) => (accuracyOf(a) ?? 2) - (accuracyOf(b) ?? 2)),
+  },
+  mistakes: { text: "mistakes, most first", sorted: () => sortedClasses((a, b) => mistakesOf[b] - mistakesOf[a]) },
 };
-const CLASS_ORDER_NAMES = Object.fromEntries(Object.entries(CLASS_ORDERS).map(([key, [text]]) => [key, text]));
+const collator = new Intl.Collator(undefined, { numeric: true });
 
 function sortedClasses(compare) {
   return classes.map((_, index) => index).sort(compare);

@@ -183,11 +183,14 @@ function averageMap(column, colour) {
   const peak = Math.max(0, ...rows.flat());
   const canvas = h("canvas", { role: "img", class: "average" });
   const map = Float32Array.from(rows.flat(), (value) => (peak ? value / peak : 0));
-  canvas.setAttribute("aria-label", `average map of ${featureLabel(column)}: ${peak ? described(map).split(",")[0] : "not active"}`);
+  canvas.setAttribute(
+    "aria-label",
+    `average map of ${featureLabel(column)}: ${peak ? described(map).split(",")[0] : "not active"}`,
+  );
   canvas.width = canvas.height = LEAST_PIXELS;
   whenNear(canvas, () => {
     const context = canvas.getContext("2d");
-    context.fillStyle = "#262626";
+    context.fillStyle = "#ffffff";
     context.fillRect(0, 0, LEAST_PIXELS, LEAST_PIXELS);
     paintHeat(context, LEAST_PIXELS, enlarged(map, rows.length, rows[0].length, LEAST_PIXELS), colour);
     canvas.dataset.drawn = "";
@@ -210,8 +213,9 @@ function legend() {
       "p",
       {},
       "A colour is a feature: where it is on the image, and how strongly. Full strength is the 99 % quantile of the " +
-        `feature’s maxima over the ${whole(report.n_train)} training images, the same for all images, so that a weak ` +
-        "activation looks weak. Grey: not active, or negative. A frame: the feature describes the class of the image. " +
+        `feature’s maxima over the ${whole(report.n_train)} training images, the same for all images, so that a ` +
+        "weak activation looks weak. Grey: not active, or negative. A frame: the feature describes the class of the " +
+        "image. " +
         "Within a page no two features have the same colour as far as the twelve colours go.",
     ),
   );

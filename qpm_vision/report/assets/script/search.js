@@ -6,7 +6,12 @@ const searchableClasses = classes.map((entry, index) => [folded(entry.name), "cl
 
 /** What can be found: [folded text, what it is, text, link]; features may have got other names since. */
 function searchable() {
-  const named = features.map((_, column) => [folded(featureLabel(column)), "feature", featureLabel(column), featureHref(column)]);
+  const named = features.map((_, column) => [
+    folded(featureLabel(column)),
+    "feature",
+    featureLabel(column),
+    featureHref(column),
+  ]);
   return [...searchableClasses, ...named];
 }
 
@@ -41,17 +46,20 @@ function startSearch() {
     }
     const hits = found(query);
     list.replaceChildren(
-      ...hits.slice(0, MOST_FOUND).map(([, kind, text, href], place) =>
-        h(
-          "li",
-          { role: "option", id: `result-${place}`, "data-href": href, "aria-selected": "false" },
-          h("span", {}, text),
-          h("small", {}, kind),
+      ...hits
+        .slice(0, MOST_FOUND)
+        .map(([, kind, text, href], place) =>
+          h(
+            "li",
+            { role: "option", id: `result-${place}`, "data-href": href, "aria-selected": "false" },
+            h("span", {}, text),
+            h("small", {}, kind),
+          ),
         ),
-      ),
     );
     if (!hits.length) list.append(h("li", { class: "none" }, "Nothing has that in its name."));
-    status.textContent = hits.length > MOST_FOUND ? `${whole(hits.length)} found, ${MOST_FOUND} shown` : `${whole(hits.length)} found`;
+    status.textContent =
+      hits.length > MOST_FOUND ? `${whole(hits.length)} found, ${MOST_FOUND} shown` : `${whole(hits.length)} found`;
     list.hidden = false;
     current = -1;
     field.setAttribute("aria-expanded", "true");

@@ -1,4 +1,4 @@
-// Controls that act on a feature or a class. What serves the page may add its own: window.qpmReport.tools.feature.push(…).
+// Controls on the pages of features and classes. What serves the page may add its own to window.qpmReport.tools.
 
 const tools = { feature: [namingForm], class: [] };
 
@@ -40,7 +40,14 @@ function showNames() {
   if (bar.hidden) return;
   const url = URL.createObjectURL(new Blob([namesTable()], { type: "text/csv" }));
   bar.replaceChildren(
-    h("p", {}, `${plural(newNames.size, "name")} given here ${newNames.size === 1 ? "is" : "are"} known to this browser only. To keep ${newNames.size === 1 ? "it" : "them"}, download the table and run `, h("code", {}, "qpm-vision name RUN names.csv"), "."),
+    h(
+      "p",
+      {},
+      `${plural(newNames.size, "new name")}, known to this browser only. To keep what is named here, download the `,
+      "table and run ",
+      h("code", {}, "qpm-vision name RUN names.csv"),
+      ".",
+    ),
     h("a", { class: "button", href: url, download: "names.csv" }, "Download names.csv"),
     h(
       "button",

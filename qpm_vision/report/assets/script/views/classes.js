@@ -6,9 +6,15 @@ function classesView() {
   const place = h("div");
   const status = h("p", { class: "hint", role: "status", "aria-live": "polite" });
   const show = () => {
-    const found = CLASS_ORDERS[classList.order][1]().filter((index) => folded(classes[index].name).includes(classList.query));
+    const found = CLASS_ORDERS[classList.order]
+      .sorted()
+      .filter((index) => folded(classes[index].name).includes(classList.query));
     status.textContent = found.length === classes.length ? "" : `${plural(found.length, "class", "classes")} found.`;
-    place.replaceChildren(found.length ? growing("ul", { class: "cards narrow" }, found, classCard) : empty("No class has that in its name."));
+    place.replaceChildren(
+      found.length
+        ? growing("ul", { class: "cards narrow" }, found, classCard)
+        : empty("No class has that in its name."),
+    );
   };
   classList.query = "";
   show();
@@ -17,7 +23,7 @@ function classesView() {
       classList.query = query;
       show();
     }),
-    choice("Order", CLASS_ORDER_NAMES, classList.order, (order) => {
+    orderChoice(CLASS_ORDERS, classList.order, (order) => {
       classList.order = order;
       show();
     }),
@@ -37,7 +43,11 @@ function classCard(index) {
       {},
       h("h2", {}, classLink(index)),
       h("p", {}, testResult(index)),
-      h("p", { class: "chip-list" }, entry.features.map((column) => chip(column, colours))),
+      h(
+        "p",
+        { class: "chip-list" },
+        entry.features.map((column) => chip(column, colours)),
+      ),
     ),
   );
 }
@@ -54,7 +64,8 @@ function classView(value) {
     summary: [
       `Described by ${plural(entry.features.length, "feature")}: `,
       chips(entry.features, colours),
-      `. ${testResult(index)[0].toUpperCase()}${testResult(index).slice(1)}; ${plural(entry.n_train, "training image")}.`,
+      `. Of its ${plural(entry.n_test, "test image")} ${whole(entry.n_right)} ${entry.n_right === 1 ? "is" : "are"} `,
+      `right; it was learned from ${plural(entry.n_train, "training image")}.`,
     ],
     rows: entry.images.length
       ? [
@@ -63,11 +74,20 @@ function classView(value) {
         ]
       : [
           empty("This report has no pictures of this class."),
-          h("ul", {}, entry.features.map((column, place) => h("li", {}, chip(column, colours), " ", featureNote(index, column, place)))),
+          h(
+            "ul",
+            {},
+            entry.features.map((column, place) =>
+              h("li", {}, chip(column, colours), " ", featureNote(index, column, place)),
+            ),
+          ),
         ],
     nearest: nearestList(index, colours),
     confusions: confusionLists(index),
-    swaps: swapTable(entry.swaps.map((swap) => ({ index, ...swap })), { withClass: false }),
+    swaps: swapTable(
+      entry.swaps.map((swap) => ({ index, ...swap })),
+      { withClass: false },
+    ),
     tools: tools.class.map((build) => build(index)),
     legend: legend(),
   });
@@ -78,9 +98,18 @@ function featureNote(index, column, place) {
   const others = classesWith[column].filter((other) => other !== index);
   return [
     others.length
-      ? ["Also in ", enumerated(others.slice(0, 3).map(classLink)), others.length > 3 ? ` and ${whole(others.length - 3)} more` : "", ". "]
+      ? [
+          "Also in ",
+          enumerated(others.slice(0, 3).map(classLink)),
+          others.length > 3 ? ` and ${whole(others.length - 3)} more` : "",
+          ". ",
+        ]
       : "In no other class. ",
-    h("abbr", { title: "Correlation of the feature with the class in the dense model, relative to the largest one" }, "Similarity"),
+    h(
+      "abbr",
+      { title: "Correlation of the feature with the class in the dense model, relative to the largest one" },
+      "Similarity",
+    ),
     ` ${number(classes[index].similarity[place])}`,
   ];
 }
@@ -115,12 +144,21 @@ function confusionLists(index) {
     h(
       "ul",
       {},
-      entries.slice(0, 12).map((entry) => h("li", {}, classLink(entry[other]), ` ${whole(entry[2])} ×, `, pairLink(index, entry[other], "compare"))),
+      entries
+        .slice(0, 12)
+        .map((entry) =>
+          h("li", {}, classLink(entry[other]), ` ${whole(entry[2])} ×, `, pairLink(index, entry[other], "compare")),
+        ),
     );
   const shown = [...report.wrong].filter((place) => images[place].label === index || images[place].predicted === index);
   return [
     h("div", {}, h("h3", {}, "Its test images are taken for"), said.length ? list(said, 1) : empty("nothing else")),
-    h("div", {}, h("h3", {}, "Taken for it are test images of"), heard.length ? list(heard, 0) : empty("no other class")),
+    h(
+      "div",
+      {},
+      h("h3", {}, "Taken for it are test images of"),
+      heard.length ? list(heard, 0) : empty("no other class"),
+    ),
     shown.length > 0 &&
       h(
         "div",
@@ -144,7 +182,13 @@ function swapTable(entries, { withClass }) {
       h(
         "thead",
         {},
-        h("tr", {}, [withClass && "class", "would get", "instead of", "cost"].filter(Boolean).map((text) => h("th", { scope: "col" }, text))),
+        h(
+          "tr",
+          {},
+          [withClass && "class", "would get", "instead of", "cost"]
+            .filter(Boolean)
+            .map((text) => h("th", { scope: "col" }, text)),
+        ),
       ),
       h(
         "tbody",
@@ -155,7 +199,12 @@ function swapTable(entries, { withClass }) {
             {},
             withClass && h("th", { scope: "row" }, classLink(index)),
             h("td", {}, chip(feature)),
-            h("td", {}, chip(given), owner !== null && h("small", {}, "a cheaper exchange would make it the same as ", classLink(owner))),
+            h(
+              "td",
+              {},
+              chip(given),
+              owner !== null && h("small", {}, "a cheaper exchange would make it the same as ", classLink(owner)),
+            ),
             h("td", { class: "bars" }, bar(cost / largest, number(cost, 3))),
           ),
         ),

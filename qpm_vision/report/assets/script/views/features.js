@@ -1,10 +1,16 @@
 // All features as cards, and one feature.
 
 const FEATURE_ORDERS = {
-  together: ["those that occur together", () => report.feature_order],
-  classes: ["classes, most first", () => sortedFeatures((a, b) => classesWith[b].length - classesWith[a].length)],
-  weakest: ["separation, weakest first", () => sortedFeatures((a, b) => (features[a].separation ?? 2) - (features[b].separation ?? 2))],
-  number: ["number", () => sortedFeatures((a, b) => features[a].number - features[b].number)],
+  together: { text: "those that occur together", sorted: () => report.feature_order },
+  classes: {
+    text: "classes, most first",
+    sorted: () => sortedFeatures((a, b) => classesWith[b].length - classesWith[a].length),
+  },
+  weakest: {
+    text: "separation, weakest first",
+    sorted: () => sortedFeatures((a, b) => (features[a].separation ?? 2) - (features[b].separation ?? 2)),
+  },
+  number: { text: "number", sorted: () => sortedFeatures((a, b) => features[a].number - features[b].number) },
 };
 let featureOrder = "together";
 
@@ -16,13 +22,16 @@ function featuresView() {
   const place = h("div");
   const show = (order) => {
     featureOrder = order;
-    place.replaceChildren(growing("ul", { class: "cards" }, FEATURE_ORDERS[order][1](), featureCard, 24));
+    place.replaceChildren(growing("ul", { class: "cards" }, FEATURE_ORDERS[order].sorted(), featureCard, 24));
   };
   show(featureOrder);
-  const names = Object.fromEntries(Object.entries(FEATURE_ORDERS).map(([key, [text]]) => [key, text]));
   return {
     title: "Features",
-    content: fromTemplate("features", { controls: choice("Order", names, featureOrder, show), cards: place, legend: legend() }),
+    content: fromTemplate("features", {
+      controls: orderChoice(FEATURE_ORDERS, featureOrder, show),
+      cards: place,
+      legend: legend(),
+    }),
   };
 }
 
@@ -36,9 +45,9 @@ function featureCard(column) {
     h(
       "div",
       { class: "thumbs" },
-      entry.images.slice(0, 4).map((place) =>
-        pictureOf(place, { column, colour: entry.colour, frame: has(images[place].label, column) }),
-      ),
+      entry.images
+        .slice(0, 4)
+        .map((place) => pictureOf(place, { column, colour: entry.colour, frame: has(images[place].label, column) })),
     ),
     histogramChart(column, { small: true }),
     h(
@@ -48,7 +57,8 @@ function featureCard(column) {
       enumerated(classesWith[column].slice(0, 5).map(classLink)),
       count > 5 ? ` and ${whole(count - 5)} more.` : count ? "." : "",
     ),
-    entry.separation !== null && h("p", {}, `Separates them in ${percent(entry.separation)} of all pairs.`),
+    entry.separation !== null &&
+      h("p", {}, `In ${percent(entry.separation)} of all pairs stronger in an image of its classes.`),
   );
 }
 
@@ -60,7 +70,10 @@ function featureView(value) {
   const sharing = classesWith[column];
   const best = sharing.filter((index) => classes[index].images.length);
   const content = fromTemplate("feature", {
-    heading: [h("i", { class: "swatch", style: { "--colour": entry.colour } }), nameOf(column) || `Feature ${entry.number}`],
+    heading: [
+      h("i", { class: "swatch", style: { "--colour": entry.colour } }),
+      nameOf(column) || `Feature ${entry.number}`,
+    ],
     summary: featureSummary(column),
     best: entry.images.length
       ? entry.images.map((place) =>
@@ -72,27 +85,42 @@ function featureView(value) {
           }),
         )
       : empty("No images to show."),
-    average: [canvas, h("p", {}, peak ? `Over all images of its classes. Full colour here: ${percent(peak, 0)} of full strength, the highest average of any place.` : "Never active.")],
+    average: [
+      canvas,
+      h(
+        "p",
+        {},
+        peak
+          ? "Over all images of its classes. Full colour here: " +
+              `${percent(peak, 0)} of full strength, the highest average of any place.`
+          : "Never active.",
+      ),
+    ],
     histogram: histogramChart(column),
     separation:
       entry.separation === null
         ? ""
-        : `Of an image of its classes and another one, the first has more of it in ${percent(entry.separation)} of all pairs.`,
+        : "Of an image of its classes and another one, the first has more of it in " +
+          `${percent(entry.separation)} of all pairs.`,
     classes: sharing.length
       ? growing("ul", { class: "tiles" }, best.length ? best : sharing, (index) =>
           h(
             "li",
             {},
-            classes[index].images.slice(0, 1).map((place) =>
-              pictureOf(place, { column, colour: entry.colour, frame: true }),
-            ),
+            classes[index].images
+              .slice(0, 1)
+              .map((place) => pictureOf(place, { column, colour: entry.colour, frame: true })),
             classLink(index),
           ),
         )
       : empty("It describes no class."),
     unpictured:
       best.length && best.length < sharing.length
-        ? ["Without pictures: ", enumerated(sharing.filter((index) => !classes[index].images.length).map(classLink)), "."]
+        ? [
+            "Without pictures: ",
+            enumerated(sharing.filter((index) => !classes[index].images.length).map(classLink)),
+            ".",
+          ]
         : "",
     facts: featureFacts(column),
     tools: tools.feature.map((build) => build(column)),
@@ -120,7 +148,16 @@ function featureFacts(column) {
     "dl",
     { class: "facts" },
     h("dt", {}, "Bias"),
-    h("dd", {}, signed(entry.bias, 3), h("small", {}, "added to the objective for keeping it, for how peaked its maps are and how rarely they peak at the border")),
+    h(
+      "dd",
+      {},
+      signed(entry.bias, 3),
+      h(
+        "small",
+        {},
+        "added to the objective for keeping it, for how peaked its maps are and how rarely they peak at the border",
+      ),
+    ),
     h("dt", {}, "Redundancy"),
     h(
       "dd",
@@ -130,7 +167,13 @@ function featureFacts(column) {
         "small",
         {},
         pairs.length
-          ? ["charged together with ", enumerated(pairs.slice(0, 5).map(([other, penalty]) => h("span", {}, chip(other), ` ${number(penalty)}`))), pairs.length > 5 ? " …" : ""]
+          ? [
+              "charged together with ",
+              enumerated(
+                pairs.slice(0, 5).map(([other, penalty]) => h("span", {}, chip(other), ` ${number(penalty)}`)),
+              ),
+              pairs.length > 5 ? " …" : "",
+            ]
           : "no other kept feature is similar enough to be charged",
       ),
     ),

@@ -10,7 +10,12 @@ function imagesView() {
   return {
     title: "Images",
     content: fromTemplate("images", {
-      wrong: part("Wrong", "The surest mistakes first.", report.wrong, `No ${which} image that was looked at is wrong.`),
+      wrong: part(
+        "Wrong",
+        "The surest mistakes first.",
+        report.wrong,
+        `No ${which} image that was looked at is wrong.`,
+      ),
       close: part("Right by a narrow margin", "Those with the closest runner-up first.", report.close, "None."),
       clear: part(
         "Clearly right",
@@ -85,7 +90,13 @@ function decision(place, contributions, rival, choose) {
       { class: "pull" },
       pictureOf(place, { column, colour: colours.get(column), frame: true }),
       h("div", { class: "pull-text" }, h("h3", {}, chip(column, colours)), h("p", {}, whose)),
-      h("div", { class: "bars" }, pull === null ? bar(contributions[column] / largest, signed(contributions[column])) : tug(pull / largest, number(Math.abs(pull)))),
+      h(
+        "div",
+        { class: "bars" },
+        pull === null
+          ? bar(contributions[column] / largest, signed(contributions[column]))
+          : tug(pull / largest, number(Math.abs(pull))),
+      ),
     );
   return [
     h(
@@ -105,12 +116,21 @@ function decision(place, contributions, rival, choose) {
           ),
         ),
       h("p", {}, decisionSentence(pulls, shared, colours, nameA, nameB, lead)),
-      h("p", { class: "tug-heads", "aria-hidden": "true" }, h("span", {}, `← for ${nameB}`), h("span", {}, `for ${nameA} →`)),
+      h(
+        "p",
+        { class: "tug-heads", "aria-hidden": "true" },
+        h("span", {}, `← for ${nameB}`),
+        h("span", {}, `for ${nameA} →`),
+      ),
       h(
         "ul",
         { class: "pulls" },
         pulls.map(([column, pull]) =>
-          row(column, pull, `${has(predicted, column) ? `Only ${nameA} has it` : `Only ${nameB} has it`}: ${pull < 0 ? `speaks for ${nameB}` : `speaks for ${nameA}`}`),
+          row(
+            column,
+            pull,
+            `Only ${has(predicted, column) ? nameA : nameB} has it: speaks for ${pull < 0 ? nameB : nameA}`,
+          ),
         ),
       ),
     ),
@@ -120,7 +140,11 @@ function decision(place, contributions, rival, choose) {
         {},
         h("h2", {}, "Features of both"),
         h("p", {}, "They count for both classes alike, so they decide nothing between them."),
-        h("ul", { class: "pulls" }, shared.map((column) => row(column, null, "Both have it"))),
+        h(
+          "ul",
+          { class: "pulls" },
+          shared.map((column) => row(column, null, "Both have it")),
+        ),
       ),
   ].filter(Boolean);
 }
@@ -128,7 +152,10 @@ function decision(place, contributions, rival, choose) {
 /** A bar from the middle, to the right for the predicted class and to the left for its rival. */
 function tug(share, text) {
   const sides = share < 0 ? { right: "50%" } : { left: "50%" };
-  const filled = h("i", { class: share < 0 ? "rival" : "", style: { ...sides, width: `${(50 * Math.abs(share)).toFixed(1)}%` } });
+  const filled = h("i", {
+    class: share < 0 ? "rival" : "",
+    style: { ...sides, width: `${(50 * Math.abs(share)).toFixed(1)}%` },
+  });
   return [h("span", { class: "bar tug", "aria-hidden": "true" }, filled), h("span", { class: "value" }, text)];
 }
 
@@ -142,7 +169,20 @@ function ranking(contributions) {
     h(
       "ol",
       { class: "scores" },
-      order.slice(0, 5).map((index) => h("li", {}, classLink(index), h("div", { class: "bars" }, bar(scores[index], `${percent(scores[index])} · logit ${number(logits[index])}`)))),
+      order
+        .slice(0, 5)
+        .map((index) =>
+          h(
+            "li",
+            {},
+            classLink(index),
+            h(
+              "div",
+              { class: "bars" },
+              bar(scores[index], `${percent(scores[index])} · logit ${number(logits[index])}`),
+            ),
+          ),
+        ),
     ),
     h("small", {}, "Scores are a softmax of the logits, and are not calibrated."),
   ];
@@ -150,9 +190,14 @@ function ranking(contributions) {
 
 function decisionSentence(pulls, shared, colours, nameA, nameB, lead) {
   const [for_, against] = [pulls.filter(([, pull]) => pull > 0), pulls.filter(([, pull]) => pull < 0)];
-  const listed = (some) => enumerated(some.slice(0, 2).map(([column, pull]) => h("span", {}, chip(column, colours), ` ${number(Math.abs(pull))}`)));
+  const listed = (some) =>
+    enumerated(
+      some.slice(0, 2).map(([column, pull]) => h("span", {}, chip(column, colours), ` ${number(Math.abs(pull))}`)),
+    );
   return [
-    for_.length ? [listed(for_), ` ${for_.length > 1 ? "speak" : "speaks"} for ${nameA}`] : `Nothing speaks for ${nameA}`,
+    for_.length
+      ? [listed(for_), ` ${for_.length > 1 ? "speak" : "speaks"} for ${nameA}`]
+      : `Nothing speaks for ${nameA}`,
     against.length ? [", ", listed(against), ` for ${nameB}`] : `, nothing for ${nameB}`,
     `. In all, ${nameA} leads by ${number(lead)}`,
     shared.length ? `; they share ${plural(shared.length, "more feature")}.` : ".",

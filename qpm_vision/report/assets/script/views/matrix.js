@@ -20,14 +20,21 @@ function matrix() {
     body,
     below,
   );
-  const box = h("div", { class: "scroll matrix-box", tabindex: "0", role: "region", "aria-label": "Matrix of classes and features" }, table);
+  const box = h(
+    "div",
+    { class: "scroll matrix-box", tabindex: "0", role: "region", "aria-label": "Matrix of classes and features" },
+    table,
+  );
   let rows = [];
 
   function sorted() {
-    const order = CLASS_ORDERS[state.order][1]();
+    const order = CLASS_ORDERS[state.order].sorted();
     const found = state.query ? order.filter((index) => matches(index, state.query)) : order;
     if (state.column === null) return found;
-    return [...found.filter((index) => has(index, state.column)), ...found.filter((index) => !has(index, state.column))];
+    return [
+      ...found.filter((index) => has(index, state.column)),
+      ...found.filter((index) => !has(index, state.column)),
+    ];
   }
 
   function matches(index, query) {
@@ -39,7 +46,8 @@ function matrix() {
     box.scrollTop = 0;
     table.setAttribute("aria-rowcount", rows.length + 1);
     const sharing = state.column === null ? "" : ` Classes with ${featureLabel(state.column)} come first.`;
-    status.textContent = (rows.length === classes.length ? "" : `${plural(rows.length, "class", "classes")} found.`) + sharing;
+    status.textContent =
+      (rows.length === classes.length ? "" : `${plural(rows.length, "class", "classes")} found.`) + sharing;
     header.replaceChildren(...headings());
     show();
   }
@@ -47,7 +55,11 @@ function matrix() {
   function headings() {
     return [
       h("th", { scope: "col" }, "class"),
-      h("th", { scope: "col", class: "accuracy" }, h("abbr", { title: "Share of test images that are right" }, "right")),
+      h(
+        "th",
+        { scope: "col", class: "accuracy" },
+        h("abbr", { title: "Share of test images that are right" }, "right"),
+      ),
       ...columns.map((column) =>
         h(
           "th",
@@ -77,7 +89,10 @@ function matrix() {
     if (!force && drawn === `${first}:${last}`) return;
     drawn = `${first}:${last}`;
     body.replaceChildren(...rows.slice(first, last).map((index, place) => matrixRow(index, first + place, columns)));
-    for (const [spacer, count] of [[above, first], [below, rows.length - last]]) {
+    for (const [spacer, count] of [
+      [above, first],
+      [below, rows.length - last],
+    ]) {
       spacer.hidden = count === 0;
       spacer.firstElementChild.firstElementChild.style.height = `${count * ROW_HEIGHT}px`;
     }
@@ -86,7 +101,9 @@ function matrix() {
   box.addEventListener("scroll", () => requestAnimationFrame(() => show(false)), { passive: true });
   body.addEventListener("pointerover", ({ target }) => {
     const cell = target.closest("td[data-column]");
-    if (cell) status.textContent = `${classes[cell.parentElement.dataset.index].name} has ${featureLabel(Number(cell.dataset.column))}.`;
+    if (!cell) return;
+    const { name } = classes[cell.parentElement.dataset.index];
+    status.textContent = `${name} has ${featureLabel(Number(cell.dataset.column))}.`;
   });
   refresh();
   return [
@@ -97,7 +114,7 @@ function matrix() {
         state.query = query;
         refresh();
       }),
-      choice("Order", CLASS_ORDER_NAMES, state.order, (order) => {
+      orderChoice(CLASS_ORDERS, state.order, (order) => {
         state.order = order;
         refresh();
       }),
@@ -113,13 +130,22 @@ function matrixRow(index, place, columns) {
     "tr",
     { "aria-rowindex": place + 2, "data-index": index },
     h("th", { scope: "row" }, classLink(index)),
-    h("td", { class: share !== null && share < 0.9 ? "accuracy low" : "accuracy" }, share === null ? "–" : percent(share, 0)),
+    h(
+      "td",
+      { class: share !== null && share < 0.9 ? "accuracy low" : "accuracy" },
+      share === null ? "–" : percent(share, 0),
+    ),
     columns.map((column) =>
       has(index, column)
         ? h(
             "td",
             { "data-column": column },
-            h("a", { href: featureHref(column), tabindex: "-1", "aria-label": featureLabel(column), style: { "--colour": features[column].colour } }),
+            h("a", {
+              href: featureHref(column),
+              tabindex: "-1",
+              "aria-label": featureLabel(column),
+              style: { "--colour": features[column].colour },
+            }),
           )
         : h("td"),
     ),

@@ -17,11 +17,19 @@ function overviewView() {
 function glance() {
   const pictured = (index) => classes[index].images.length > 0;
   const kin = (index) => classes[index].nearest.filter((near) => pictured(near.class_index));
-  const shared = (index) => kin(index).slice(0, 2).reduce((sum, near) => sum + near.shared, 0);
+  const shared = (index) =>
+    kin(index)
+      .slice(0, 2)
+      .reduce((sum, near) => sum + near.shared, 0);
   const candidates = classes.map((_, index) => index).filter(pictured);
   if (!candidates.length) return empty("This report has no pictures.");
   const first = candidates.reduce((best, index) => (shared(index) > shared(best) ? index : best));
-  const rows = [first, ...kin(first).slice(0, 2).map((near) => near.class_index)];
+  const rows = [
+    first,
+    ...kin(first)
+      .slice(0, 2)
+      .map((near) => near.class_index),
+  ];
   const colours = colouring(rows.flatMap((index) => classes[index].features));
   return rows.map((index) => {
     const [place] = classes[index].images;
@@ -46,7 +54,8 @@ const FINDINGS = {
   ],
   "weak feature": ({ features: [column], value }) => [
     chip(column),
-    ` hardly separates its classes from others: in only ${percent(value)} of all pairs has the image of its classes more of it.`,
+    ` hardly separates its classes from others: in only ${percent(value)} of all pairs has the image of its classes `,
+    "more of it.",
   ],
   twins: ({ features: columns, value }) => [
     chips(columns, colouring(columns)),
@@ -67,7 +76,11 @@ const FINDINGS = {
 
 function findingsList() {
   if (!report.findings.length) return empty("Nothing stands out.");
-  return h("ul", { class: "findings" }, report.findings.map((finding) => h("li", {}, FINDINGS[finding.kind](finding))));
+  return h(
+    "ul",
+    { class: "findings" },
+    report.findings.map((finding) => h("li", {}, FINDINGS[finding.kind](finding))),
+  );
 }
 
 function apartList() {
@@ -93,7 +106,11 @@ function apartList() {
   );
   return [
     h("p", {}, `${plural(report.n_apart, "pair")} of classes, those that are confused most first.`),
-    h("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Pairs told apart by one feature" }, list),
+    h(
+      "div",
+      { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Pairs told apart by one feature" },
+      list,
+    ),
     rest > 0 && h("p", {}, `${whole(rest)} more are not listed.`),
   ];
 }

@@ -10,14 +10,18 @@ function pairView(value) {
   const groups = [first, second].map((index) => ({ index, images: classes[index].images.slice(0, 3) }));
   const rows = (columns, note) => columns.map((column) => featureRow(column, colours, note, groups));
   const [nameA, nameB] = [classes[first].name, classes[second].name];
-  const part = (title, columns, note) => columns.length > 0 && [h("h2", {}, `${title} (${columns.length})`), rows(columns, note)];
+  const part = (title, columns, note) =>
+    columns.length > 0 && [h("h2", {}, `${title} (${columns.length})`), rows(columns, note)];
   const pictured = groups.some((group) => group.images.length);
   const content = fromTemplate("pair", {
     heading: first === second ? nameA : `${nameA} or ${nameB}?`,
     chooser: pairChooser(first, second),
     summary: pairSummary(first, second, { shared, own, other }, colours),
     heads: pictured
-      ? [h("div", { class: "row-label" }), [first, second].map((index) => h("p", { class: "column-head" }, classLink(index)))]
+      ? [
+          h("div", { class: "row-label" }),
+          [first, second].map((index) => h("p", { class: "column-head" }, classLink(index))),
+        ]
       : "",
     rows: [
       pictured && plainRow(h("p", {}, "Best images"), groups),
@@ -47,16 +51,26 @@ function pairSummary(first, second, { shared, own, other }, colours) {
     other.length ? chips(other, colours) : "nothing more",
     ". ",
     there + back
-      ? `In testing, ${[[there, nameA, nameB], [back, nameB, nameA]]
+      ? `In testing, ${[
+          [there, nameA, nameB],
+          [back, nameB, nameA],
+        ]
           .filter(([count]) => count)
-          .map(([count, from, to]) => `${plural(count, "image")} of class ${from} ${count === 1 ? "was" : "were"} taken for ${to}`)
+          .map(
+            ([count, from, to]) =>
+              `${plural(count, "image")} of class ${from} ${count === 1 ? "was" : "were"} taken for ${to}`,
+          )
           .join(", ")}.`
       : "In testing, neither was taken for the other.",
   ];
 }
 
 function pairChooser(first, second) {
-  const list = h("datalist", { id: "class-names" }, classes.map((entry) => h("option", { value: entry.name })));
+  const list = h(
+    "datalist",
+    { id: "class-names" },
+    classes.map((entry) => h("option", { value: entry.name })),
+  );
   const field = (label, index, change) =>
     h(
       "label",
