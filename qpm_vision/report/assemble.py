@@ -100,6 +100,7 @@ def assemble(material: Material) -> Report:
     features = _features(material, correlation, place)
     _, height, width = seen.average.shape
     swaps = costs.swaps(material.problem, material.assignment, _SWAPS)
+    classes = _classes(material, similarity, swaps, place)
     return Report(
         title=material.identity["name"],
         made=datetime.now(UTC).date().isoformat(),
@@ -112,7 +113,7 @@ def assemble(material: Material) -> Report:
         accuracy={name: material.scores[name]["accuracy_test"] for name in ("dense", "qpm")},
         metrics=metrics(material.scores),
         protocol=protocol(material.config, material.identity, material.preprocessing),
-        classes=_classes(material, similarity, swaps, place),
+        classes=classes,
         features=features,
         images=_images(material),
         wrong=[place[row] for row in selection.wrong],
@@ -127,6 +128,7 @@ def assemble(material: Material) -> Report:
         findings=find(
             weights,
             mistakes,
+            [(entry.n_right, entry.n_test) for entry in classes],
             [entry.separation for entry in features],
             correlation,
             swaps,

@@ -16,6 +16,10 @@ __all__ = ["Finding", "find"]
 
 _OF_A_KIND = 3
 """Findings of one kind: the page has all the others, sorted."""
+_WEAK = 0.9
+"""Share of right test images below which a class is weak."""
+_LEAST_TESTED = 5
+"""Test images of a class from which that share says something."""
 _SEPARATES = 0.9
 """A feature below this says too little about whether an image belongs to its classes."""
 _TWINS = 0.8
@@ -30,7 +34,8 @@ class Finding:
 
     Attributes:
         kind: "confused": two classes that are taken for each other, with the features that tell them apart and the
-            number of test images. "weak feature": one whose classes have hardly more of it than others, with its
+            number of test images. "weak class": one with many mistakes, with its share of right test images. "weak
+            feature": one whose classes have hardly more of it than others, with its
             separation. "twins": two features with much the same activations, with their correlation. "idle": a
             feature that describes no class. "gain": a class that would raise the objective with another feature (the
             first instead of the second), with the cost, which is negative.
@@ -48,6 +53,7 @@ class Finding:
 def find(
     weights: npt.ArrayLike,
     mistakes: Sequence[Confusion],
+    tested: Sequence[tuple[int, int]],
     separation: Sequence[float | None],
     correlation: npt.NDArray[np.float64],
     swaps: Sequence[Sequence[Swap]],
@@ -58,6 +64,7 @@ def find(
     Args:
         weights: W, (n_classes, n_select) of 0/1.
         mistakes: Which classes were taken for which.
+        tested: Right and all test images of each class.
         separation: Of each feature, None where there is none.
         correlation: (n_select, n_select) of the activations.
         swaps: Of each class.
@@ -70,6 +77,12 @@ def find(
     ]:
         apart = difference(matrix, first, second)
         found.append(Finding("confused", [first, second], [*apart.own, *apart.other], float(count)))
+    poor = [
+        (right / count, index)
+        for index, (right, count) in enumerate(tested)
+        if count >= _LEAST_TESTED and right < _WEAK * count
+    ]
+    found += [Finding("weak class", [index], [], share) for share, index in sorted(poor)[:_OF_A_KIND]]
     weak = [(value, column) for column, value in enumerate(separation) if value is not None and value < _SEPARATES]
     found += [Finding("weak feature", [], [column], value) for value, column in sorted(weak)[:_OF_A_KIND]]
     rows, columns = np.nonzero(np.triu(correlation > _TWINS, k=1))

@@ -22,7 +22,7 @@ from qpm_vision.report.contents import Report
 from qpm_vision.report.pictures import Picture
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
-__all__ = ["Written", "render_page", "save_file", "save_folder"]
+__all__ = ["Written", "refuse_foreign_folder", "render_page", "save_file", "save_folder"]
 
 _VIEWS = ("overview", "features", "feature", "classes", "class", "pair", "images", "image", "optimisation", "missing")
 _SCRIPT = (
@@ -115,20 +115,14 @@ def save_folder(report: Report, path: str | os.PathLike[str]) -> Written:
         RunFolderError: It cannot be written.
     """
     target = Path(path)
-    _refuse_foreign(target)
+    refuse_foreign_folder(target)
     made: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
         made.chmod(0o755)
         n_bytes = _fill(report, made)
-        if target.exists():
-            old = made.with_name(made.name + "-old")
-            target.rename(old)
-            made.rename(target)
-            shutil.rmtree(old)
-        else:
-            made.rename(target)
+        _take_place(made, target)
     except OSError as error:
         raise RunFolderError(
             f"Cannot write {str(target)!r}: {error.strerror or error}. What was there before is untouched."
@@ -137,6 +131,21 @@ def save_folder(report: Report, path: str | os.PathLike[str]) -> Written:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
     return Written(target / _INDEX, n_bytes, len(report.pictures))
+
+
+def _take_place(made: Path, target: Path) -> None:
+    """Put a new folder in the place of another one, or of none."""
+    if not target.exists():
+        made.rename(target)
+        return
+    old = made.with_name(made.name + "-old")
+    target.rename(old)
+    try:
+        made.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _fill(report: Report, folder: Path) -> int:
@@ -150,7 +159,12 @@ def _fill(report: Report, folder: Path) -> int:
         return n_bytes + _write(render_page(report, inline=False), stream)
 
 
-def _refuse_foreign(folder: Path) -> None:
+def refuse_foreign_folder(folder: Path) -> None:
+    """Raise where something else than a report is in the place of one.
+
+    Raises:
+        InvalidInputError: There is.
+    """
     if not folder.exists():
         return
     try:

@@ -9,7 +9,7 @@ from qpm_opt import InvalidInputError
 from qpm_vision._progress import Reporter
 from qpm_vision.data import ImageData
 from qpm_vision.report.gather import gather_report
-from qpm_vision.report.render import Written, save_file, save_folder
+from qpm_vision.report.render import Written, refuse_foreign_folder, save_file, save_folder
 from qpm_vision.run_folder import RunFolder
 
 __all__ = ["write_report"]
@@ -58,5 +58,7 @@ def write_report(
         )
     as_folder = folder or (out is not None and not named_file)
     target = Path(out) if out is not None else place.path / (_FOLDER if as_folder else _PAGE)
+    if as_folder:
+        refuse_foreign_folder(target)  # before the work, not after it
     report = gather_report(place, images=images, max_classes=max_classes, data=data, device=device, reporter=reporter)
     return save_folder(report, target) if as_folder else save_file(report, target)

@@ -230,6 +230,16 @@ def test_test_images_and_fewer_classes_on_request(reported: Reported) -> None:
             gather_report(folder, data=data, device="cpu", **arguments)
 
 
+def test_of_many_images_an_even_sample_is_looked_at(reported: Reported, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, folder, data = reported
+    monkeypatch.setattr("qpm_vision.report.gather._MOST_IMAGES", 20)
+    report = gather_report(folder, data=data, device="cpu")
+    assert report.n_looked == 20
+    shown = {int(entry.key.removeprefix("train-")) for entry in report.images}
+    assert shown <= set(evenly_spread(data.train.labels, 20).tolist())
+    assert [entry.n_train for entry in report.classes] == [12] * 4
+
+
 def test_a_report_is_plain_data(reported: Reported) -> None:
     report, _, _ = reported
     plain = report.to_dict()

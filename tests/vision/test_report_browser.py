@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from benchmarks.chromium import chromium_path, open_chromium
 from qpm_vision.explain import overlay
+from qpm_vision.report.contents import Histogram
 from qpm_vision.report.render import render_page, save_file, save_folder
 from tests.vision.conftest import Reported
 
@@ -309,4 +312,32 @@ def test_a_program_that_serves_the_page_adds_controls(browser: Browser, reported
     number = reported.report.features[1].number
     seen = Watched(browser, f"{path.as_uri()}#feature={number}")
     assert seen.page.get_by_role("button", name=f"ban {number}").is_visible()
+    seen.end()
+
+
+def test_a_report_without_all_there_could_be(browser: Browser, reported: Reported, tmp_path: Path) -> None:
+    """No pictures, no test images, no bound, features that never vary: every view still says something."""
+    report = reported.report
+    flat = Histogram(-0.5, 0.5, [0.0] * 24, [0.0] * 24)
+    bare = replace(
+        report,
+        classes=[replace(entry, images=[], n_test=0, n_right=0, nearest=[], swaps=[]) for entry in report.classes],
+        features=[
+            replace(entry, images=[], closest=None, separation=None, histogram=flat, average=[[0.0] * 4] * 4)
+            for entry in report.features
+        ],
+        **{name: [] for name in ("images", "pictures", "wrong", "close", "confusions", "apart", "findings")},
+        optimisation=replace(report.optimisation, bound=None, gap=None, trace=[], charged=[]),
+        n_pictured=0,
+    )
+    seen = Watched(browser, save_file(bare, tmp_path / "bare.html").path.as_uri())
+    for tab in ("Features", "Classes", "Compare", "Images", "Optimisation", "Overview"):
+        seen.page.get_by_role("link", name=tab, exact=True).click()
+        seen.page.locator("#tabs [aria-current]", has_text=tab).wait_for()
+        text = seen.page.locator("main").inner_text()
+        assert not {"NaN", "undefined", "null", "Infinity"} & set(re.findall(r"\w+", text)), tab
+    for address in (f"#feature={bare.features[0].number}", "#class=a%2Cb%3Dc%23%2541%20%5C"):
+        seen.page.evaluate("(address) => qpmReport.go(address)", address)
+        seen.page.locator("main h1").wait_for()
+    seen.headed(bare.classes[2].name)
     seen.end()

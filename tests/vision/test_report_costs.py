@@ -163,17 +163,19 @@ def test_findings_name_what_is_wrong() -> None:
     correlation[0, 2] = correlation[2, 0] = 0.9
     problem, solved = _solved(0)
     cheaper = swaps(problem, solved, 1)[0]
+    tested = [(3, 4), (4, 10), (9, 10)]
     found = find(
-        weights, [(0, 1, 4), (2, 1, 3), (1, 0, 2)], [0.99, 0.6, None, None], correlation, [[], cheaper, []], 1e9
+        weights, [(0, 1, 4), (2, 1, 3), (1, 0, 2)], tested, [0.99, 0.6, None, None], correlation, [[], cheaper, []], 1e9
     )
     kinds = [(item.kind, item.classes, item.features, item.value) for item in found]
     assert kinds == [
         ("confused", [0, 1], [0, 2], 6.0),
         ("confused", [1, 2], [1, 0], 3.0),
+        ("weak class", [1], [], 0.4),
         ("weak feature", [], [1], 0.6),
         ("twins", [], [0, 2], 0.9),
         ("idle", [], [3], 0.0),
     ]
     gain = type(cheaper[0])(feature=3, instead_of=0, cost=-2.5, taken_by=None)
-    (last,) = find(weights[:, :3], [], [None] * 3, np.zeros((3, 3)), [[], [gain], []], 100.0)
+    (last,) = find(weights[:, :3], [], [], [None] * 3, np.zeros((3, 3)), [[], [gain], []], 100.0)
     assert (last.kind, last.classes, last.features, last.value) == ("gain", [1], [3, 0], -2.5)

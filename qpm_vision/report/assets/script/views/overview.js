@@ -52,6 +52,10 @@ const FINDINGS = {
     chips(columns.slice(0, 4), colouring(columns)),
     columns.length > 4 ? " …" : "",
   ],
+  "weak class": ({ classes: [index] }) => [
+    classLink(index),
+    `: only ${whole(classes[index].n_right)} of its ${plural(classes[index].n_test, "test image")} are right.`,
+  ],
   "weak feature": ({ features: [column], value }) => [
     chip(column),
     ` hardly separates its classes from others: in only ${percent(value)} of all pairs has the image of its classes `,
