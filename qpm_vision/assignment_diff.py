@@ -85,13 +85,13 @@ class AssignmentDiff:
         """
         known = {} if names is None else names
         share = f", {self.price / abs(self.before.total):.2%}" if self.before.total else ""
-        certificate = "none" if self.bound is None else f"{self.bound:.4f}, gap {self.gap:.2%}"
+        certificate = "none" if self.bound is None else f"{self.bound:.3f}, gap {self.gap:.2%}"
         lines = [
-            f"objective     {self.before.total:12.4f} → {self.after.total:12.4f}",
-            f"  similarity  {self.before.similarity:12.4f} → {self.after.similarity:12.4f}",
-            f"  redundancy  {self.before.redundancy:12.4f} → {self.after.redundancy:12.4f}",
-            f"  bias        {self.before.bias:12.4f} → {self.after.bias:12.4f}",
-            f"price         {self.price:12.4f} of the former objective{share}",
+            f"objective     {self.before.total:10.3f} → {self.after.total:10.3f}",
+            f"  similarity  {self.before.similarity:10.3f} → {self.after.similarity:10.3f}",
+            f"  redundancy  {self.before.redundancy:10.3f} → {self.after.redundancy:10.3f}",
+            f"  bias        {self.before.bias:10.3f} → {self.after.bias:10.3f}",
+            f"price         {self.price:10.3f} of the former objective{share}",
             f"bound         {certificate}",
             f"features out  {_counted(self.features_out, known)}",
             f"features in   {_counted(self.features_in, known)}",

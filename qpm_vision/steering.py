@@ -126,11 +126,10 @@ class Steering:
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str]) -> Steering:
-        """Read a file such as::
+        """Read a YAML file whose keys are the attributes, such as `assign: {cardinal: [31]}`.
 
-            ban: [17, 203]
-            assign: {cardinal: [31]}
-            prefer: {40: 0.1}
+        Args:
+            path: The file; keys that are left out, or have no value, change nothing.
 
         Raises:
             InvalidInputError: It cannot be read, or says something malformed; names the file.
@@ -164,7 +163,7 @@ class Steering:
         )
 
     def resolved(self, n_features: int, class_names: Sequence[str], names: Mapping[int, str]) -> Steering:
-        """The same with every feature by its number.
+        """The same with every feature by its number, and lists in order: equal where the same is asked for.
 
         Args:
             n_features: Features of the backbone.
@@ -175,8 +174,8 @@ class Steering:
             InvalidInputError: A feature or a class does not exist; names the nearest one.
         """
 
-        def of(key: str, listed: Iterable[Feature]) -> tuple[int, ...]:
-            return tuple(_feature_number(key, feature, n_features, names) for feature in listed)
+        def of(key: str, listed: Iterable[Feature]) -> list[int]:
+            return [_feature_number(key, feature, n_features, names) for feature in listed]
 
         for key, mentioned in (
             ("forbid", [*self.forbid]),
@@ -185,17 +184,16 @@ class Steering:
         ):
             for name in mentioned:
                 if name not in class_names:
-                    raise InvalidInputError(
-                        f"The '{key}' parameter must name classes of the run. Got {name!r}.{_nearest(name, class_names)}"
-                    )
+                    hint = _nearest(name, class_names)
+                    raise InvalidInputError(f"The '{key}' parameter must name classes of the run. Got {name!r}.{hint}")
         return Steering(
-            ban=of("ban", self.ban),
-            require=of("require", self.require),
-            forbid={name: of("forbid", listed) for name, listed in self.forbid.items()},
-            assign={name: of("assign", listed) for name, listed in self.assign.items()},
+            ban=tuple(sorted(of("ban", self.ban))),
+            require=tuple(sorted(of("require", self.require))),
+            forbid={name: tuple(sorted(of("forbid", listed))) for name, listed in self.forbid.items()},
+            assign={name: tuple(sorted(of("assign", listed))) for name, listed in self.assign.items()},
             prefer=dict(zip(of("prefer", self.prefer), self.prefer.values(), strict=True)),
             border_bias=self.border_bias,
-            contrast=self.contrast,
+            contrast=tuple(sorted((min(pair), max(pair)) for pair in self.contrast)),
             closest_pairs=self.closest_pairs,
         )
 
