@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         feature_redundancy,
         scale_bias,
     )
+    from qpm_vision.steered_run import propose_steering, steer_run
+    from qpm_vision.steering import Steered, Steering, solve_steered
     from qpm_vision.training import accuracy, train
     from qpm_vision.training_settings import TrainingSettings
 
@@ -53,6 +55,8 @@ __all__ = [
     "RunFolderError",
     "Scores",
     "SparseClassifier",
+    "Steered",
+    "Steering",
     "TrainingSettings",
     "accuracy",
     "backbone_names",
@@ -72,10 +76,13 @@ __all__ = [
     "plot_class",
     "plot_comparison",
     "plot_overview",
+    "propose_steering",
     "register_backbone",
     "run",
     "save_checkpoint",
     "scale_bias",
+    "solve_steered",
+    "steer_run",
     "train",
 ]
 
@@ -95,6 +102,8 @@ _HOMES = {
     "preprocessing": ("Preprocessing",),
     "run_folder": ("RunFolder", "RunFolderError"),
     "statistics": ("FeatureStatistics", "Locality", "class_similarity", "feature_redundancy", "scale_bias"),
+    "steered_run": ("propose_steering", "steer_run"),
+    "steering": ("Steered", "Steering", "solve_steered"),
     "training": ("accuracy", "train"),
     "training_settings": ("TrainingSettings",),
 }

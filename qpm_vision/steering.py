@@ -53,6 +53,8 @@ class Steering:
         prefer: What is added to the bias b of a feature, in units of the objective; negative: what it is to cost.
         border_bias: Times the scaled share of a feature that peaks on the border of its map (see `steered_problem`), it
             is added to b: positive for features that peak there, negative for features that do not.
+        stay: Added to b for every feature that the run keeps, so that a change is made only where it gains more. Many
+            different sets of features are nearly as good as the best one; without it a small change can exchange many.
         contrast: Pairs of classes that share all features but one.
         closest_pairs: So many pairs of the most similar classes share all features but one as well.
 
@@ -70,6 +72,7 @@ class Steering:
     assign: Mapping[str, tuple[Feature, ...]] = field(default_factory=dict)
     prefer: Mapping[Feature, float] = field(default_factory=dict)
     border_bias: float = 0.0
+    stay: float = 0.0
     contrast: tuple[tuple[str, str], ...] = ()
     closest_pairs: int = 0
 
@@ -78,7 +81,7 @@ class Steering:
             **{name: _features(name, getattr(self, name)) for name in ("ban", "require")},
             **{name: _features_of_classes(name, getattr(self, name)) for name in ("forbid", "assign")},
             "prefer": _preferences(self.prefer),
-            "border_bias": _number("border_bias", self.border_bias),
+            **{name: _number(name, getattr(self, name)) for name in ("border_bias", "stay")},
             "contrast": _pairs(self.contrast),
             "closest_pairs": _count("closest_pairs", self.closest_pairs),
         }
@@ -99,6 +102,7 @@ class Steering:
             "assign": {name: list(listed) for name, listed in self.assign.items()},
             "prefer": dict(self.prefer),
             "border_bias": self.border_bias,
+            "stay": self.stay,
             "contrast": [list(pair) for pair in self.contrast],
             "closest_pairs": self.closest_pairs,
         }
@@ -146,7 +150,7 @@ class Steering:
             raise InvalidInputError(f"In {os.fspath(path)!r}: {error}") from error
 
     def joined(self, other: Steering) -> Steering:
-        """Both together; where both say how much a feature is preferred or how strong the border counts, `other` does.
+        """Both together; of numbers that both give, those of `other`.
 
         Raises:
             InvalidInputError: They contradict each other.
@@ -158,6 +162,7 @@ class Steering:
             assign=_merged(self.assign, other.assign),
             prefer={**self.prefer, **other.prefer},
             border_bias=other.border_bias or self.border_bias,
+            stay=other.stay or self.stay,
             contrast=(*self.contrast, *other.contrast),
             closest_pairs=other.closest_pairs or self.closest_pairs,
         )
@@ -193,6 +198,7 @@ class Steering:
             assign={name: tuple(sorted(of("assign", listed))) for name, listed in self.assign.items()},
             prefer=dict(zip(of("prefer", self.prefer), self.prefer.values(), strict=True)),
             border_bias=self.border_bias,
+            stay=self.stay,
             contrast=tuple(sorted((min(pair), max(pair)) for pair in self.contrast)),
             closest_pairs=self.closest_pairs,
         )
@@ -292,7 +298,7 @@ def solve_steered(
     """
     classes = _class_names(problem)
     resolved = steering.resolved(problem.n_features, classes, {} if names is None else names)
-    changed = steered_problem(problem, resolved, edge=edge)
+    changed = steered_problem(problem, previous, resolved, edge=edge)
     found = solve_assignment(
         changed,
         solver=solver,
@@ -321,7 +327,7 @@ def solve_steered(
 
 
 def steered_problem(
-    problem: AssignmentProblem, steering: Steering, *, edge: npt.NDArray[np.float64]
+    problem: AssignmentProblem, previous: Assignment, steering: Steering, *, edge: npt.NDArray[np.float64]
 ) -> AssignmentProblem:
     """The problem of a run with what a steering wants.
 
@@ -331,6 +337,7 @@ def steered_problem(
 
     Args:
         problem: That of the run.
+        previous: The assignment of the run; says which features it keeps.
         steering: Every feature by its number.
         edge: (n_features,) how rarely each feature peaks on the border, `Locality.edge`.
 
@@ -344,6 +351,7 @@ def steered_problem(
     bias = problem.feature_bias.copy()
     if steering.border_bias:
         bias -= steering.border_bias * scale_bias(edge)
+    bias[previous.selected] += steering.stay
     for feature, more in steering.prefer.items():
         bias[int(feature)] += more
     pairs = [(place[a], place[b]) for a, b in steering.contrast]
