@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from typing import Any
 
 from qpm_opt import InvalidInputError
 from qpm_vision._progress import make_reporter
