@@ -1,4 +1,4 @@
-"""The command line, qpm-vision: demo, data, train, evaluate, compare, steer, explain, predict, export, recipe, info.
+"""The command line, qpm-vision: one function for each command, and their arguments.
 
 Results go to standard output, progress to standard error. Exit codes: 0 well, 1 no image could be read, 2 a mistake
 that the message explains, 130 stopped by Ctrl-C.
@@ -146,6 +146,21 @@ def _steer(arguments: argparse.Namespace) -> None:
     from qpm_vision._cli_steer import steer
 
     steer(arguments)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    try:
+        from qpm_vision.server import serve
+    except ImportError as error:
+        raise QPMError(
+            f'The server needs packages that are not installed: pip install "qpm[serve]" ({error}).'
+        ) from error
+
+    serve(arguments.run, port=arguments.port, on_listening=_tell_address)
+
+
+def _tell_address(address: str) -> None:
+    print(f"Open {address}\nCtrl-C ends the server; nothing that was saved is lost.", flush=True)
 
 
 def _explain(arguments: argparse.Namespace) -> None:
@@ -471,6 +486,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--device", default="auto", help="cpu, cuda, … (default: what is there)")
 
     _steer_options(_command(commands, "steer", _steer, "ban, require or prefer features, and fine-tune again"))
+
+    serve = _command(commands, "serve", _serve, "a local page on which features can be steered")
+    serve.add_argument("run", metavar="RUN", help="run folder whose features are chosen")
+    serve.add_argument("--port", type=int, default=8642, help="port on 127.0.0.1; 0: any that is free (default: 8642)")
 
     explain = _command(commands, "explain", _explain, "draw what describes classes, and what tells two apart")
     explain.add_argument("run", metavar="RUN", help="run folder")

@@ -139,15 +139,28 @@ class Steering:
             InvalidInputError: It cannot be read, or says something malformed; names the file.
         """
         try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(
-                f"The steering must be a YAML file. Cannot read {os.fspath(path)!r}: {' '.join(str(error).split())}"
+                f"The steering must be a YAML file in UTF-8. Cannot read {os.fspath(path)!r}: {error}"
             ) from error
         try:
-            return cls.from_dict({} if data is None else data)
+            return cls.from_text(text)
         except InvalidInputError as error:
             raise InvalidInputError(f"In {os.fspath(path)!r}: {error}") from error
+
+    @classmethod
+    def from_text(cls, text: str) -> Steering:
+        """Read what `to_yaml` returns, or JSON.
+
+        Raises:
+            InvalidInputError: It is no YAML, or says something malformed.
+        """
+        try:
+            data = yaml.safe_load(text)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that does not exist
+            raise InvalidInputError(f"A steering must be YAML. Got {' '.join(str(error).split())}") from error
+        return cls.from_dict({} if data is None else data)
 
     def joined(self, other: Steering) -> Steering:
         """Both together; of numbers that both give, those of `other`.
