@@ -26,10 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from qpm_opt import (
-    Assignment,
-    InvalidInputError,
-)
 from qpm_vision._data_identity import data_identity
 from qpm_vision._epoch_log import epoch_log
 from qpm_vision._preflight import (
@@ -38,9 +34,10 @@ from qpm_vision._preflight import (
     refuse_misfit,
     refuse_other_classes,
     refuse_other_cropping,
+    refuse_solving_steered,
 )
 from qpm_vision._progress import Reporter, SilentReporter
-from qpm_vision._work import Work, make_problem
+from qpm_vision._work import Work, make_problem, read_assignment
 from qpm_vision.backbones import build_backbone, load_head
 from qpm_vision.checkpoint import require_preprocessing
 from qpm_vision.config import RunConfig
@@ -61,7 +58,7 @@ from qpm_vision.extraction import extract, forget_extraction
 from qpm_vision.feature_names import NAMES, feature_names
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
-from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
+from qpm_vision.run_folder import STAGES, RunFolder
 from qpm_vision.training import accuracy
 from qpm_vision.training_settings import TrainingSettings
 
@@ -104,6 +101,7 @@ def run(
 
 
 def _run(config: RunConfig, place: RunFolder, data: ImageData | None, report: Reporter, redo: str | None) -> RunFolder:
+    refuse_solving_steered(place, redo)
     begun = place.has_run and place.is_begun
     if begun:
         refuse_changed_config(place, config)
@@ -315,7 +313,7 @@ def _evaluation(work: Work) -> None:
             f"note: fine-tuning lowered the test accuracy from {before:.1%} to {after:.1%}; more epochs or another "
             "learning rate may help"
         )
-    result = _read_assignment(work.folder)
+    result = read_assignment(work.folder)
     metrics["assignment"] = {
         "solver": result.solver,
         "status": result.status.value,
@@ -344,7 +342,7 @@ def _explanation(work: Work) -> None:
     names = feature_names(work.folder)
     explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device, names)
     similarity = np.corrcoef(work.folder.read_npz("statistics.npz")["A"])
-    result = _read_assignment(work.folder)
+    result = read_assignment(work.folder)
     figures = {
         "classes": plot_overview(explainer)[0],
         "comparison": plot_comparison(explainer, *closest_pair(explainer.weights, similarity))[0],
@@ -385,18 +383,11 @@ def _scores(work: Work, name: str, size: int | None = None) -> Scores:
     return work.score(name, model, preprocessing)
 
 
-def _read_assignment(folder: RunFolder) -> Assignment:
-    try:
-        return Assignment.load(folder.path / "assignment.npz")
-    except InvalidInputError as error:
-        raise RunFolderError(f"{error} Train again with `--redo assignment`.") from error
-
-
 def _untuned(work: Work) -> tuple[QPMClassifier, Preprocessing]:
     """The interpretable model as the assignment makes it, its backbone that of the dense model."""
     dense, preprocessing = work.load("dense.safetensors", DenseClassifier)
     statistics = work.folder.read_npz("statistics.npz")
-    result = _read_assignment(work.folder)
+    result = read_assignment(work.folder)
     selected = result.selected
     model = QPMClassifier(
         dense.backbone, selected, result.weights, statistics["mean"][selected], statistics["std"][selected]
