@@ -113,7 +113,7 @@ def test_the_page_and_its_assets(ask: Client) -> None:
     assert TOKEN.encode() not in page
     assert "default-src 'self'" in headers["content-security-policy"]
     assert headers["x-frame-options"] == "DENY"
-    for name, kind in (("page.js", "text/javascript"), ("page.css", "text/css")):
+    for name, kind in (("page.js", "text/javascript"), ("page.css", "text/css"), ("icon.svg", "image/svg+xml")):
         assert f"/assets/{name}".encode() in page
         status, content, headers = ask("GET", f"/assets/{name}")
         assert status == 200
