@@ -30,7 +30,7 @@ __all__ = ["make_app"]
 
 LONGEST_SECONDS = 600.0
 
-_ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
+_ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _REPORT = "report.html"
 _SHOWN = (".html", ".png", ".svg", ".jpg", ".json", ".csv", ".yaml", ".css", ".js")
 """Endings of the files that are given out."""
