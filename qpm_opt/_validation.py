@@ -155,18 +155,30 @@ def whole_number(name: str, value: Any, *, least: int) -> int:
     return number
 
 
+def finite_number(name: str, value: Any) -> float:
+    """A finite float."""
+    number = _float(name, value)
+    if not np.isfinite(number):
+        raise InvalidInputError(f"The '{name}' parameter must be finite. Got {value!r}.")
+    return number
+
+
 def positive_number(name: str, value: Any, *, zero_allowed: bool = False) -> float:
     """A finite float above zero (or not below it)."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidInputError(
-            f"The '{name}' parameter must be a number. Got {value!r} of type {type(value).__name__}."
-        ) from None
+    number = _float(name, value)
     if not np.isfinite(number) or number < 0 or (number == 0 and not zero_allowed):
         least = "0 or more" if zero_allowed else "above 0"
         raise InvalidInputError(f"The '{name}' parameter must be a finite number {least}. Got {value!r}.")
     return number
+
+
+def _float(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInputError(
+            f"The '{name}' parameter must be a number. Got {value!r} of type {type(value).__name__}."
+        ) from None
 
 
 def position(name: str, value: Any, length: int, labels: Sequence[str | int] | None, what: str) -> int:

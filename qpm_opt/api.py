@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from qpm_opt._validation import IntArray, items, nearest, position, positive_number, whole_number
+from qpm_opt._validation import IntArray, finite_number, items, nearest, position, positive_number, whole_number
 from qpm_opt.backends import BACKENDS, backend_names, load_backend
 from qpm_opt.backends.base import Backend, Request
 from qpm_opt.backends.search_log import Progress, SearchLog
 from qpm_opt.errors import InvalidInputError, SolverError, UnsupportedError
-from qpm_opt.problem import AssignmentProblem
+from qpm_opt.problem import AssignmentProblem, Terms
 from qpm_opt.search_space import SearchSpace
 from qpm_opt.selection import best_weights, is_valid_selection
 from qpm_opt.solution import Assignment, SolutionStatus, Termination
@@ -40,6 +40,9 @@ _PARTS = (
 _ROUNDING = 1e-8
 """Relative difference of objectives that counts as none: CP-SAT's integers and the tolerances of solvers leave it."""
 
+_WRONG = 1e-6
+"""Relative difference from which `verify` says that a bound lies below an objective."""
+
 _EXACT_PAIRS = 100
 """Up to this many (class, feature) pairs the plain model is proven optimal as fast as anything."""
 
@@ -62,6 +65,7 @@ def solve_assignment(
     seed: int = 0,
     threads: int | None = None,
     start: Assignment | Iterable[Any] | None = None,
+    upper_bound: float | None = None,
     progress: Callable[[Progress], Any] | None = None,
     **options: Any,
 ) -> Assignment:
@@ -82,6 +86,8 @@ def solve_assignment(
         threads: Threads. None: what the back end likes.
         start: A former result, or features (positions or labels), to start from. Features that may not be kept any
             more are replaced, so the result of a similar problem will do.
+        upper_bound: A bound that is known to hold for the objective of every assignment, such as the one proven for the
+            same problem with fewer locks. The search ends where it meets it.
         progress: Called with a `Progress` at every improvement; a KeyboardInterrupt raised in it stops the search.
         **options: Locks and labels of `AssignmentProblem` where arrays are given, and settings of the back end.
 
@@ -112,6 +118,7 @@ def solve_assignment(
         logger.info("solver='auto' picked %r for %d × %d", name, problem.n_classes, problem.n_features)
     backend = load_backend(name)
     log = SearchLog(problem, limit, progress)
+    known = None if upper_bound is None else finite_number("upper_bound", upper_bound)
     first = None if start is None else _repaired_start(problem, start)
     request = Request(
         mip_gap=positive_number("mip_gap", mip_gap, zero_allowed=True),
@@ -123,6 +130,8 @@ def solve_assignment(
     _refuse_unsupported(name, backend, request, asks_for_start=start is not None)
     version = backend.version()
     try:
+        if known is not None:
+            log.tighten(known, "given bound")
         if first is not None:
             weights = best_weights(problem, first)
             if weights is not None:
@@ -131,6 +140,11 @@ def solve_assignment(
         termination = backend.solve(problem, request, log)
     except KeyboardInterrupt:
         termination = Termination.INTERRUPTED
+    if known is not None and log.best is not None and known < log.best[2].total - _WRONG * _size(log.best[2]):
+        raise InvalidInputError(
+            f"The 'upper_bound' parameter must be no less than the objective of any assignment. Got {known:.9g}, but "
+            f"there is one of {log.best[2].total:.9g}; leave it out."
+        )
     return _result(problem, log, termination, request, name, version)
 
 
@@ -172,7 +186,7 @@ def _checked_options(name: str, backend: Backend, given: Mapping[str, Any]) -> d
     settings = {option: known[option].default for option in known}
     for option, value in given.items():
         if option not in known:
-            every = [*known, "time_limit", "mip_gap", "seed", "threads", "start", "progress", *_PARTS]
+            every = [*known, "time_limit", "mip_gap", "seed", "threads", "start", "upper_bound", "progress", *_PARTS]
             raise InvalidInputError(f"The back end {name!r} has no option {option!r}.{nearest(option, every)}")
         default = known[option].default
         if isinstance(default, int):
@@ -246,8 +260,12 @@ def _is_proven(log: SearchLog, mip_gap: float) -> bool:
     if log.best is None or log.bound is None or log.gap is None:
         return False
     terms = log.best[2]
-    size = abs(terms.similarity) + abs(terms.redundancy) + abs(terms.bias)
-    return log.gap <= mip_gap * (1 + _ROUNDING) or log.bound - terms.total <= _ROUNDING * size
+    return log.gap <= mip_gap * (1 + _ROUNDING) or log.bound - terms.total <= _ROUNDING * _size(terms)
+
+
+def _size(terms: Terms) -> float:
+    """What rounding is relative to."""
+    return abs(terms.similarity) + abs(terms.redundancy) + abs(terms.bias)
 
 
 def _result(

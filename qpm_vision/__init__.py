@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         feature_redundancy,
         scale_bias,
     )
+    from qpm_vision.steered_run import propose_steering, steer_run
+    from qpm_vision.steering import Steered, Steering, solve_steered
     from qpm_vision.training import accuracy, train
     from qpm_vision.training_settings import TrainingSettings
 
@@ -54,6 +56,8 @@ __all__ = [
     "RunFolderError",
     "Scores",
     "SparseClassifier",
+    "Steered",
+    "Steering",
     "TrainingSettings",
     "accuracy",
     "backbone_names",
@@ -73,10 +77,13 @@ __all__ = [
     "plot_class",
     "plot_comparison",
     "plot_overview",
+    "propose_steering",
     "register_backbone",
     "run",
     "save_checkpoint",
     "scale_bias",
+    "solve_steered",
+    "steer_run",
     "train",
     "write_report",
 ]
@@ -98,6 +105,8 @@ _HOMES = {
     "report": ("write_report",),
     "run_folder": ("RunFolder", "RunFolderError"),
     "statistics": ("FeatureStatistics", "Locality", "class_similarity", "feature_redundancy", "scale_bias"),
+    "steered_run": ("propose_steering", "steer_run"),
+    "steering": ("Steered", "Steering", "solve_steered"),
     "training": ("accuracy", "train"),
     "training_settings": ("TrainingSettings",),
 }

@@ -13,7 +13,7 @@ from qpm_vision._epoch_log import require_epoch_log
 from qpm_vision.backbones import build_backbone, load_head
 from qpm_vision.config import RunConfig, differences
 from qpm_vision.data import ImageData
-from qpm_vision.run_folder import RunFolder
+from qpm_vision.run_folder import STAGES, RunFolder
 
 __all__ = [
     "pick_device",
@@ -23,6 +23,7 @@ __all__ = [
     "refuse_misfit",
     "refuse_other_classes",
     "refuse_other_cropping",
+    "refuse_solving_steered",
 ]
 
 
@@ -35,6 +36,16 @@ def refuse_changed_config(place: RunFolder, config: RunConfig) -> None:
         raise InvalidInputError(
             f"The run in {str(place.path)!r} was begun with another configuration ({listed}). "
             "Use the former values to continue it, or a new folder for a new run."
+        )
+
+
+def refuse_solving_steered(place: RunFolder, redo: str | None) -> None:
+    """Raise where the features of a steered run would be chosen anew, without its steering."""
+    chosen = STAGES[: STAGES.index("assignment") + 1]
+    if place.is_steered and (redo in chosen or "assignment" not in place.stages()):
+        raise InvalidInputError(
+            f"The features of the run in {str(place.path)!r} come from steering another run, and its stages "
+            f"{', '.join(chosen)} are not done again. Use `qpm-vision steer` to make or to change the choice."
         )
 
 

@@ -40,7 +40,7 @@ from qpm_vision.statistics import feature_redundancy
 from qpm_vision.training import train
 from qpm_vision.training_settings import TrainingSettings
 
-__all__ = ["MOST_IN_MEMORY", "Work", "live_features", "make_problem"]
+__all__ = ["MOST_IN_MEMORY", "Work", "live_features", "make_problem", "read_assignment", "read_problem"]
 
 MOST_IN_MEMORY = 1 << 30
 """Bytes of pooled features that are kept in memory; more are mapped from a file."""
@@ -92,6 +92,30 @@ def make_problem(
         class_labels=class_names,
     )
     return problem, penalties
+
+
+def read_problem(folder: RunFolder) -> AssignmentProblem:
+    """The assignment problem of a run.
+
+    Raises:
+        RunFolderError: The file is missing or damaged.
+    """
+    try:
+        return AssignmentProblem.load(folder.path / "problem.npz")
+    except InvalidInputError as error:
+        raise RunFolderError(f"{error} Train again with `--redo assignment`.") from error
+
+
+def read_assignment(folder: RunFolder) -> Assignment:
+    """The assignment of a run.
+
+    Raises:
+        RunFolderError: The file is missing or damaged.
+    """
+    try:
+        return Assignment.load(folder.path / "assignment.npz")
+    except InvalidInputError as error:
+        raise RunFolderError(f"{error} Train again with `--redo assignment`.") from error
 
 
 @dataclass

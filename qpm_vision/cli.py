@@ -1,4 +1,4 @@
-"""The command line, qpm-vision: demo, data, train, evaluate, compare, explain, report, name, predict and others.
+"""The command line, qpm-vision: one function for each command, and their arguments.
 
 Results go to standard output, progress to standard error. Exit codes: 0 well, 1 no image could be read, 2 a mistake
 that the message explains, 130 stopped by Ctrl-C.
@@ -144,21 +144,52 @@ def _compare(arguments: argparse.Namespace) -> None:
     print(f"\nwritten to {target / 'compare.csv'} and {target / 'compare.md'}")
 
 
+def _steer(arguments: argparse.Namespace) -> None:
+    from qpm_vision._cli_steer import steer
+
+    steer(arguments)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    try:
+        from qpm_vision.server import serve
+    except ImportError as error:
+        raise QPMError(
+            f'The server needs packages that are not installed: pip install "qpm[serve]" ({error}).'
+        ) from error
+
+    serve(arguments.run, port=arguments.port, on_listening=_tell_address)
+
+
+def _tell_address(address: str) -> None:
+    print(f"Open {address}\nCtrl-C ends the server; nothing that was saved is lost.", flush=True)
+
+
 def _explain(arguments: argparse.Namespace) -> None:
-    from qpm_vision.explain import load_explainer, plot_class, plot_comparison, plot_overview
+    from qpm_vision import explain
     from qpm_vision.run_folder import RunFolder
 
     folder = RunFolder.open(arguments.run)
-    explainer = load_explainer(folder, data=_moved_data(folder, arguments.data))
-    if arguments.compare is not None:
-        figure, _ = plot_comparison(explainer, *arguments.compare)
-        name = f"comparison-{'-'.join(arguments.compare)}"
-    elif arguments.class_name is not None:
-        figure, _ = plot_class(explainer, arguments.class_name)
-        name = f"class-{arguments.class_name}"
+    if arguments.image is not None:
+        figure, _ = explain.plot_image(folder, arguments.image)
+        name = f"image-{Path(arguments.image).stem}"
+    elif arguments.matrix:
+        figure, _ = explain.plot_matrix(folder)
+        name = "matrix"
     else:
-        figure, _ = plot_overview(explainer)
-        name = "classes"
+        explainer = explain.load_explainer(folder, data=_moved_data(folder, arguments.data))
+        if arguments.compare is not None:
+            figure, _ = explain.plot_comparison(explainer, *arguments.compare)
+            name = f"comparison-{'-'.join(arguments.compare)}"
+        elif arguments.class_name is not None:
+            figure, _ = explain.plot_class(explainer, arguments.class_name)
+            name = f"class-{arguments.class_name}"
+        elif arguments.feature is not None:
+            figure, _ = explain.plot_feature(explainer, arguments.feature)
+            name = f"feature-{arguments.feature}"
+        else:
+            figure, _ = explain.plot_overview(explainer)
+            name = "classes"
     target = folder.figures / f"{_file_name(name)}.png" if arguments.out is None else Path(arguments.out)
     known = figure.canvas.get_supported_filetypes()
     if target.suffix[1:].lower() not in known:
@@ -373,7 +404,7 @@ def _interrupted(out: str | None, command: str) -> str:
     from qpm_vision.run_folder import RunFolder
 
     folder = None if out is None else RunFolder(out)
-    if folder is None or not folder.has_run or command not in ("demo", "train"):
+    if folder is None or not folder.has_run or command not in ("demo", "train", "steer"):
         return "stopped."
     try:
         finished = list(folder.stages())
@@ -504,11 +535,20 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--out", metavar="DIR", help="folder for results; the same again continues (RUN/compare)")
     compare.add_argument("--device", default="auto", help="cpu, cuda, … (default: what is there)")
 
+    _steer_options(_command(commands, "steer", _steer, "ban, require or prefer features, and fine-tune again"))
+
+    serve = _command(commands, "serve", _serve, "a local page on which features can be steered")
+    serve.add_argument("run", metavar="RUN", help="run folder whose features are chosen")
+    serve.add_argument("--port", type=int, default=8642, help="port on 127.0.0.1; 0: any that is free (default: 8642)")
+
     explain = _command(commands, "explain", _explain, "draw what describes classes, and what tells two apart")
     explain.add_argument("run", metavar="RUN", help="run folder")
     what = explain.add_mutually_exclusive_group()
     what.add_argument("--class", dest="class_name", metavar="NAME", help="the features of one class")
     what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="what two classes share and what tells them apart")
+    what.add_argument("--feature", type=int, metavar="N", help="the classes that a feature describes, by its number")
+    what.add_argument("--image", metavar="FILE", help="why an image gets its class and not the next one")
+    what.add_argument("--matrix", action="store_true", help="which class has which feature")
     explain.add_argument("--data", help="where the images of the run are now (default: where they were)")
     explain.add_argument("--out", metavar="FILE", help="picture to write, .png, .pdf or .svg (default: in RUN/figures)")
 
@@ -622,6 +662,50 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--threshold", type=_threshold, help="turan or a number (default: searched)")
     choice.add_argument("--solver", help="see `qpm-vision info` (default: auto)")
     choice.add_argument("--solve-seconds", type=float, help="time limit of the solver (default: 60)")
+
+
+def _steer_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run folder whose features are chosen")
+    parser.add_argument(
+        "out", nargs="?", metavar="NEWRUN", help="new run folder; the same command again continues (not for --dry-run)"
+    )
+    what = parser.add_argument_group(
+        "what to change (features by number, or by name where they have one; what is given more than once adds up)"
+    )
+    what.add_argument("--file", metavar="YAML", help="a steering; the options below are added to it")
+    listed: dict[str, Any] = {"action": "append", "default": [], "metavar": "F[,F…]"}
+    what.add_argument("--ban", **listed, help="features that are not kept")
+    what.add_argument("--require", **listed, help="features that are kept")
+    of_class: dict[str, Any] = {"action": "append", "default": [], "metavar": "CLASS:F[,F…]"}
+    what.add_argument("--forbid", **of_class, help="features that do not describe a class")
+    what.add_argument("--assign", **of_class, help="features that describe a class")
+    what.add_argument(
+        "--prefer", action="append", default=[], metavar="F=X", help="add X to the bias of a feature; below 0: avoid it"
+    )
+    what.add_argument(
+        "--border-bias",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="above 0: prefer features that peak on the border of their maps; below 0: those that do not",
+    )
+    what.add_argument(
+        "--stay", type=float, default=0.0, metavar="X", help="add X to the bias of each feature that is kept now"
+    )
+    what.add_argument(
+        "--contrast",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("A", "B"),
+        help="two classes that share all features but one",
+    )
+    what.add_argument(
+        "--closest-pairs", type=int, default=0, metavar="N", help="the same for the N pairs of most similar classes"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would change, write and train nothing")
+    parser.add_argument("--solve-seconds", type=float, help="time limit of the solver (default: 20)")
+    parser.add_argument("--device", help="cpu, cuda, … (default: that of the run)")
 
 
 def _redo(parser: Any) -> None:

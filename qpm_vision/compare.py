@@ -25,7 +25,6 @@ Each method × budget × seed leaves a folder of its own, in which `scores.json`
 from __future__ import annotations
 
 import difflib
-import hashlib
 import itertools
 import os
 import time
@@ -207,11 +206,9 @@ class _Comparison:
             RunFolderError: The folder holds something else.
         """
         config = self.work.config
-        with (self.work.folder.path / "dense.safetensors").open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         settings = {
             "format": _FORMAT,
-            "dense": digest,
+            "dense": self.work.folder.digest("dense.safetensors"),
             **{key: config.to_dict()[key] for key in ("fine_tuning", "threshold", "solver", "solve_seconds", "seed")},
         }
         path = self.out.path

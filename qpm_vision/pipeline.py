@@ -8,8 +8,8 @@
     explanation   pictures                                                 gallery.npz, figures/*.png
 
 A second run in the same folder goes on behind the last finished stage, and inside of one that trains a model behind the
-last epoch (`dense.training.safetensors`, `fine-tuning.training.safetensors`). Several processes can share a run; see
-`qpm_vision.distributed`.
+last epoch (`dense.training.safetensors`, `fine-tuning.training.safetensors`); the pass behind the statistics keeps its
+sums as well (`statistics.partial.npz`). Several processes can share a run; see `qpm_vision.distributed`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from qpm_opt import (
-    Assignment,
-    InvalidInputError,
-)
 from qpm_vision._data_identity import data_identity
 from qpm_vision._epoch_log import epoch_log
 from qpm_vision._preflight import (
@@ -38,29 +34,38 @@ from qpm_vision._preflight import (
     refuse_misfit,
     refuse_other_classes,
     refuse_other_cropping,
+    refuse_solving_steered,
 )
 from qpm_vision._progress import Reporter, SilentReporter
-from qpm_vision._work import Work, make_problem
+from qpm_vision._work import Work, make_problem, read_assignment
 from qpm_vision.backbones import build_backbone, load_head
 from qpm_vision.checkpoint import require_preprocessing
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, JoinedImages, load_data
 from qpm_vision.distributed import from_main, is_main, process_group, share, wait
 from qpm_vision.evaluation import Scores
-from qpm_vision.explain import Explainer, closest_pair, collect_gallery, plot_comparison, plot_overview
+from qpm_vision.explain import (
+    Explainer,
+    closest_pair,
+    collect_gallery,
+    plot_comparison,
+    plot_matrix,
+    plot_overview,
+)
+from qpm_vision.explain.convergence import draw_convergence
 from qpm_vision.explain.gallery import Gallery
-from qpm_vision.explain.labels import draw_assignment, draw_convergence
+from qpm_vision.extraction import extract, forget_extraction
 from qpm_vision.feature_names import NAMES, feature_names
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
-from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
-from qpm_vision.statistics import FeatureStatistics, Locality
+from qpm_vision.run_folder import STAGES, RunFolder
 from qpm_vision.training import accuracy
 from qpm_vision.training_settings import TrainingSettings
 
 __all__ = ["evaluate_run", "run"]
 
 _COARSE = 4
+_SUMS = "statistics.partial.npz"
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +101,7 @@ def run(
 
 
 def _run(config: RunConfig, place: RunFolder, data: ImageData | None, report: Reporter, redo: str | None) -> RunFolder:
+    refuse_solving_steered(place, redo)
     begun = place.has_run and place.is_begun
     if begun:
         refuse_changed_config(place, config)
@@ -144,6 +150,8 @@ def _begin(
     with place.lock():
         if redo is not None:
             place.forget_from(redo)
+            if STAGES.index(redo) <= STAGES.index("statistics"):
+                forget_extraction(place.path / _SUMS)
         place.write_config(config.to_dict())
         place.write_json("data.json", identity)
         place.write_csv("skipped.csv", ["path", "reason"], [[str(item.path), item.reason] for item in images.skipped])
@@ -231,20 +239,23 @@ def _dense(work: Work) -> None:
 
 def _statistics(work: Work) -> None:
     model, preprocessing = work.load("dense.safetensors", DenseClassifier)
-    n_features = model.weight.shape[1]
-    statistics = FeatureStatistics(work.n_classes, n_features)
-    locality = Locality(n_features)
-    model.eval()
-    tell = work.counter("statistics", len(work.data.train))
-    with torch.no_grad():
-        for images, labels in work.batches(work.data.train, preprocessing):
-            output = model(images.to(work.device))
-            statistics.update(output.features, labels)
-            locality.update(output.maps)
-            tell(statistics.n_images)
+    state = work.folder.path / _SUMS
+    statistics, locality = extract(
+        model,
+        work.data.train,
+        preprocessing,
+        n_classes=work.n_classes,
+        batch_size=work.config.dense.batch_size,
+        state=state,
+        workers=work.config.workers,
+        device=work.device,
+        on_images=work.counter("statistics", len(work.data.train)),
+    )
+    if not is_main():
+        return
     dead = statistics.dead()
     if dead.any():
-        work.report.message(f"{int(dead.sum())} of {n_features} features never vary and are not selected")
+        work.report.message(f"{int(dead.sum())} of {len(dead)} features never vary and are not selected")
     work.folder.write_npz(
         "statistics.npz",
         {
@@ -258,6 +269,7 @@ def _statistics(work: Work) -> None:
             "class_counts": statistics.class_counts(),
         },
     )
+    forget_extraction(state)
 
 
 def _assignment(work: Work) -> None:
@@ -301,7 +313,7 @@ def _evaluation(work: Work) -> None:
             f"note: fine-tuning lowered the test accuracy from {before:.1%} to {after:.1%}; more epochs or another "
             "learning rate may help"
         )
-    result = _read_assignment(work.folder)
+    result = read_assignment(work.folder)
     metrics["assignment"] = {
         "solver": result.solver,
         "status": result.status.value,
@@ -322,6 +334,7 @@ def _explanation(work: Work) -> None:
         model,
         work.batches(images, preprocessing),
         n_classes=work.n_classes,
+        n_images=len(images),
         device=work.device,
         on_images=work.counter("looking for the best images", len(images)),
     )
@@ -329,11 +342,11 @@ def _explanation(work: Work) -> None:
     names = feature_names(work.folder)
     explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device, names)
     similarity = np.corrcoef(work.folder.read_npz("statistics.npz")["A"])
-    result = _read_assignment(work.folder)
+    result = read_assignment(work.folder)
     figures = {
         "classes": plot_overview(explainer)[0],
         "comparison": plot_comparison(explainer, *closest_pair(explainer.weights, similarity))[0],
-        "assignment": draw_assignment(result),
+        "assignment": plot_matrix(explainer)[0],
         "convergence": draw_convergence(result),
     }
     for name, figure in figures.items():
@@ -350,7 +363,7 @@ _STAGES: dict[str, Callable[[Work], None]] = {
 }
 
 
-_BY_ALL = frozenset({"dense", "fine-tuning", "evaluation"})
+_BY_ALL = frozenset({"dense", "statistics", "fine-tuning", "evaluation"})
 """Stages in which all processes of a run work; in the others they wait for the first one."""
 
 _MODELS: dict[str, tuple[str, type[Any]]] = {
@@ -370,18 +383,11 @@ def _scores(work: Work, name: str, size: int | None = None) -> Scores:
     return work.score(name, model, preprocessing)
 
 
-def _read_assignment(folder: RunFolder) -> Assignment:
-    try:
-        return Assignment.load(folder.path / "assignment.npz")
-    except InvalidInputError as error:
-        raise RunFolderError(f"{error} Train again with `--redo assignment`.") from error
-
-
 def _untuned(work: Work) -> tuple[QPMClassifier, Preprocessing]:
     """The interpretable model as the assignment makes it, its backbone that of the dense model."""
     dense, preprocessing = work.load("dense.safetensors", DenseClassifier)
     statistics = work.folder.read_npz("statistics.npz")
-    result = _read_assignment(work.folder)
+    result = read_assignment(work.folder)
     selected = result.selected
     model = QPMClassifier(
         dense.backbone, selected, result.weights, statistics["mean"][selected], statistics["std"][selected]

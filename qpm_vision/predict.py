@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -175,16 +172,14 @@ class Explanation(Prediction):
         Returns:
             The figure and its axes, (2, 2 + features): a label, the image, and the features of the class.
         """
-        from qpm_vision.explain.pictures import draw_decision
+        from qpm_vision.explain.decision import draw_decision
 
         return draw_decision(self, fig)
 
     def _repr_html_(self) -> str:
-        figure, _ = self.plot()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=100)
-        picture = base64.b64encode(buffer.getvalue()).decode()
-        return f'<img src="data:image/png;base64,{picture}" alt="{html.escape(repr(self))}">'
+        from qpm_vision.explain.html import explanation_html
+
+        return explanation_html(self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -92,6 +92,27 @@ class Preprocessing:
         image += np.asarray(self.mean, dtype=np.float32)
         return np.asarray(np.clip(image, 0.0, 1.0), dtype=np.float32)
 
+    def visible(
+        self, box: tuple[float, float, float, float], image_size: tuple[int, int]
+    ) -> tuple[float, float, float, float]:
+        """Where a box of an image lies in the input.
+
+        Args:
+            box: Left, upper, right and lower edge in pixels of the image.
+            image_size: Its width and height.
+
+        Returns:
+            The edges in shares of the side of the input, between 0 and 1; left = right or upper = lower where nothing
+            of the box is to be seen.
+        """
+        scaled, start = _placed(image_size, self)
+        factors = [after / before for after, before in zip(scaled, image_size, strict=True)]
+        left, upper, right, lower = (
+            min(max((edge * factors[axis % 2] - start[axis % 2]) / self.size, 0.0), 1.0)
+            for axis, edge in enumerate(box)
+        )
+        return left, upper, right, lower
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
@@ -138,19 +159,25 @@ class ImageTransform:
 
 
 def _resized(image: Image.Image, settings: Preprocessing) -> Image.Image:
+    scaled, (left, top) = _placed(image.size, settings)
+    if scaled != image.size:
+        image = image.resize(scaled, _INTERPOLATIONS[settings.interpolation])
+    if scaled == (settings.size, settings.size):
+        return image
+    return image.crop((left, top, left + settings.size, top + settings.size))
+
+
+def _placed(image_size: tuple[int, int], settings: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height that an image is resized to, and the left and upper edge of what is cut out then."""
     short = max(settings.size, round(settings.size / settings.crop))
-    width, height = image.size
+    width, height = image_size
     scaled = (
         (short, max(short, short * height // width))
         if width <= height
         else (max(short, short * width // height), short)
     )
-    if scaled != image.size:
-        image = image.resize(scaled, _INTERPOLATIONS[settings.interpolation])
-    if scaled == (settings.size, settings.size):
-        return image
     left, top = (round((side - settings.size) / 2) for side in scaled)
-    return image.crop((left, top, left + settings.size, top + settings.size))
+    return scaled, (left, top)
 
 
 # -- augmentations -------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ leaves the former version or the new one. A stage counts as finished once `stage
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 from qpm_opt import InvalidInputError, QPMError
 
-__all__ = ["STAGES", "RunFolder", "RunFolderError", "StageRecord"]
+__all__ = ["STAGES", "STEERING", "RunFolder", "RunFolderError", "StageRecord"]
 
 STAGES = ("dense", "statistics", "assignment", "fine-tuning", "evaluation", "explanation")
 """The stages of a run, in their order."""
@@ -37,6 +38,9 @@ CONFIG = "config.json"
 STAGE_FILE = "stages.json"
 HISTORY = "history.csv"
 LOCK = ".lock"
+
+STEERING = "steering.json"
+"""What a run was steered to, and from which other run; in runs that were not there is no such file."""
 
 _FRESH_FOLDER = "Choose a new or empty folder for the run."
 
@@ -143,6 +147,11 @@ class RunFolder:
                 f"The folder {str(path)!r} is no run folder: it has no {CONFIG}. Give the OUT of `qpm-vision train`."
             )
         return folder
+
+    @property
+    def is_steered(self) -> bool:
+        """Whether its features come from steering another run."""
+        return (self.path / STEERING).is_file()
 
     @property
     def has_run(self) -> bool:
@@ -342,6 +351,18 @@ class RunFolder:
             with (self.path / name).open("rb") as stream, np.load(stream, allow_pickle=False) as data:
                 return {key: data[key] for key in data.files}
         except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+            raise self._damaged(name, error) from error
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a file, hexadecimal.
+
+        Raises:
+            RunFolderError: The file is missing or cannot be read.
+        """
+        try:
+            with (self.path / name).open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
             raise self._damaged(name, error) from error
 
     def _damaged(self, name: str, error: Exception) -> RunFolderError:

@@ -154,7 +154,7 @@ def scale_bias(v: ArrayLike) -> FloatArray:
 class FeatureStatistics:
     """Streaming sums of pooled features: class similarity, mean, standard deviation and dead features.
 
-    Memory is O(n_classes · n_features). Sums are float64, on the device of the first batch (on the CPU where a device
+    Memory is O(n_classes · n_features). Sums are float64, on the device of the latest batch (on the CPU where a device
     has no float64). They are taken of deviations from a reference fixed at the first batch, so that a large common
     offset costs no digits; merging re-bases one side. A feature is dead when all its values are equal up to two units
     of rounding of the dtype they came in (float32 for shorter ones).
@@ -229,9 +229,7 @@ class FeatureStatistics:
                 f"The 'features' parameter must stay below {_LARGEST:g} in size. Got entries from "
                 f"{float(minimum.min()):g} to {float(maximum.max()):g}, too large to square; scale the features down."
             )
-        if not self.n_images:
-            self._to(device)
-        device = self._counts.device
+        self._to(device)
         rows, classes = rows.to(device), classes.to(device)
         step = max(1, _SLICE.get(device.type, _ACCELERATOR_SLICE) // self.n_features)
         if not self.n_images:
@@ -242,8 +240,8 @@ class FeatureStatistics:
             self._class_sums.index_add_(0, classes[begin : begin + step], deviations)
             self._squares.addmv_(deviations.square_().T, ones[: len(deviations)])
         self._counts += torch.bincount(classes, minlength=self.n_classes)
-        self._minimum = torch.minimum(self._minimum, minimum.to(device))
-        self._maximum = torch.maximum(self._maximum, maximum.to(device))
+        self._minimum = torch.minimum(self._minimum, minimum)
+        self._maximum = torch.maximum(self._maximum, maximum)
         # Shorter floats than float32 are the storage of longer sums: their own spacing would call slow features dead.
         spacing = torch.finfo(torch.float64 if rows.dtype == torch.float64 else torch.float32).eps
         self._rounding.clamp_(min=spacing)
@@ -420,9 +418,8 @@ class Locality:
             )
         if not len(maps):
             return
-        if not self.n_images:
-            self._to(sums_device(maps))
-        device = self._peaks.device
+        device = sums_device(maps)
+        self._to(device)
         step = max(1, (1 << 22 if maps.device.type == "cpu" else 1 << 27) // math.prod(maps.shape[1:]))
         peaks, edges = torch.zeros_like(self._peaks), torch.zeros_like(self._edges)
         for begin in range(0, len(maps), step):

@@ -24,7 +24,7 @@ from qpm_opt import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Face", "RejectedFace", "draw_glyph", "find_faces", "glyph_fault", "open_face", "sift_faces"]
+__all__ = ["Face", "RejectedFace", "draw_aligned", "draw_glyph", "find_faces", "glyph_fault", "open_face", "sift_faces"]
 
 _log = logging.getLogger(__name__)
 
@@ -180,6 +180,24 @@ def draw_glyph(font: ImageFont.FreeTypeFont, text: str) -> Bitmap:
     ImageDraw.Draw(canvas).text((2 - left, 2 - top), text, fill=255, font=font)
     box = canvas.getbbox()
     return np.zeros((0, 0), dtype=np.uint8) if box is None else np.asarray(canvas.crop(box))
+
+
+def draw_aligned(font: ImageFont.FreeTypeFont, texts: Sequence[str]) -> dict[str, Bitmap]:
+    """What a font draws from the same origin on a canvas that takes all: (h, w) uint8 for each text, 255 is ink.
+
+    Texts for which it draws nothing, or the stand-in for a character that it lacks, are left out.
+    """
+    texts = [_ABSENT, *texts]
+    edges = np.array([font.getbbox(text) for text in texts])
+    left, top = (int(edge) - 2 for edge in edges[:, :2].min(axis=0))
+    right, bottom = (int(edge) + 2 for edge in edges[:, 2:].max(axis=0))
+    drawn = {}
+    for text in texts:
+        canvas = Image.new("L", (right - left, bottom - top))
+        ImageDraw.Draw(canvas).text((-left, -top), text, fill=255, font=font)
+        drawn[text] = np.asarray(canvas)
+    stand_in = drawn.pop(_ABSENT)
+    return {text: bitmap for text, bitmap in drawn.items() if bitmap.any() and not np.array_equal(bitmap, stand_in)}
 
 
 def _draw_all(face: Face, texts: Sequence[str]) -> Iterator[Bitmap]:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
 from qpm_opt import InvalidInputError
 
-__all__ = ["MOST_SYLLABLES", "Syllable", "choose_syllables"]
+__all__ = ["JAMO_KINDS", "MOST_SYLLABLES", "Layout", "Syllable", "choose_syllables"]
+
+JAMO_KINDS: Final = ("initial", "vowel", "final")
+"""The parts of a syllable, in the order in which they are written."""
+
+Layout = Literal["beside", "below", "around"]
+"""Where the vowel stands: to the right of the initial, below it, or on both sides of it."""
 
 _INITIALS: Final = tuple("ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ")
 _VOWELS: Final = tuple("ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ")
 _FINALS: Final = ("none", *"ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ")
+_BELOW: Final = frozenset("ㅗㅛㅜㅠㅡ")
+_AROUND: Final = frozenset("ㅘㅙㅚㅝㅞㅟㅢ")
 
 # From common to rare in modern Korean text, roughly; what comes first is drawn first.
 _COMMON_INITIALS: Final = "ㅇㄱㄷㅅㅈㄴㅎㄹㅂㅁㅊㅌㅍㅋㄲㄸㅆㅉㅃ"
@@ -65,6 +73,31 @@ class Syllable:
         """Whether it is one of the 2,350 syllables of the national standard KS X 1001."""
         # Other syllables are encoded as a sequence of their jamo, in eight bytes.
         return len(self.text.encode("euc_kr")) == 2
+
+    @property
+    def layout(self) -> Layout:
+        """Where its vowel stands."""
+        return "below" if self.vowel in _BELOW else "around" if self.vowel in _AROUND else "beside"
+
+    def with_other(self, kind: str) -> tuple[Syllable, ...]:
+        """Common syllables that differ in one jamo alone and are laid out alike: none gains or loses its final.
+
+        Args:
+            kind: One of `JAMO_KINDS`.
+
+        Example:
+            >>> "".join(other.text for other in Syllable.of(18, 0, 4).with_other("vowel"))
+            '핸헌헨현혠힌'
+        """
+        alphabets = dict(zip(JAMO_KINDS, (_INITIALS, _VOWELS, _FINALS), strict=True))
+        own = {name: alphabet.index(getattr(self, name)) for name, alphabet in alphabets.items()}
+        found = []
+        for position in range(len(alphabets[kind])):
+            other = Syllable.of(**own | {kind: position})
+            alike = other.layout == self.layout and (other.final == "none") == (self.final == "none")
+            if alike and other.is_common and other != self:
+                found.append(other)
+        return tuple(found)
 
 
 def choose_syllables(n_syllables: int, seed: int) -> tuple[Syllable, ...]:

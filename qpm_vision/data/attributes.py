@@ -17,7 +17,33 @@ from qpm_vision.data._annotations import listed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["cosine_relation", "read_class_relation"]
+__all__ = ["cosine_relation", "read_attributes", "read_class_relation"]
+
+
+def read_attributes(path: str | Path, class_names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The attributes of classes, as they are written.
+
+    Args:
+        path: A CSV file in UTF-8 with a column `class` first and one row per class.
+        class_names: The classes that it must describe, all of them and no others.
+
+    Returns:
+        For each attribute a text for each class, in the order of `class_names`.
+
+    Raises:
+        InvalidInputError: The table cannot be read, or classes or values are missing, unknown or repeated.
+    """
+    place = Path(path)
+    header, rows = _read_table(place)
+    by_class = _rows_by_class(place, rows, class_names)
+    attributes = {}
+    for number, column in enumerate(header[1:], 1):
+        values = tuple(by_class[_normal(name)][number].strip() for name in class_names)
+        empty = [name for name, value in zip(class_names, values, strict=True) if not value]
+        if empty:
+            raise _wrong(place, f"a value of {column!r} for every class", f"none for {listed(empty)}")
+        attributes[column] = values
+    return attributes
 
 
 def read_class_relation(path: str | Path, class_names: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -39,15 +65,7 @@ def read_class_relation(path: str | Path, class_names: Sequence[str]) -> npt.NDA
         InvalidInputError: The table cannot be read, or classes or values are missing, unknown or repeated.
     """
     place = Path(path)
-    header, rows = _read_table(place)
-    by_class = _rows_by_class(place, rows, class_names)
-    blocks = []
-    for number, column in enumerate(header[1:], 1):
-        values = [by_class[_normal(name)][number].strip() for name in class_names]
-        empty = [name for name, value in zip(class_names, values, strict=True) if not value]
-        if empty:
-            raise _wrong(place, f"a value of {column!r} for every class", f"none for {listed(empty)}")
-        blocks.append(_vectors(place, column, values))
+    blocks = [_vectors(place, column, values) for column, values in read_attributes(place, class_names).items()]
     return cosine_relation(np.concatenate(blocks, axis=1))
 
 
@@ -106,7 +124,7 @@ def _rows_by_class(path: Path, rows: list[list[str]], class_names: Sequence[str]
     return by_class
 
 
-def _vectors(path: Path, column: str, values: list[str]) -> npt.NDArray[np.float64]:
+def _vectors(path: Path, column: str, values: Sequence[str]) -> npt.NDArray[np.float64]:
     try:
         numbers = [float(value) for value in values]
     except ValueError:

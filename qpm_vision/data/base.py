@@ -18,6 +18,8 @@ from qpm_vision.data.images import UnreadableImageError, read_image
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qpm_vision.data.parts import Parts
+
 __all__ = ["ArrayImages", "CachedImages", "FileImages", "ImageData", "ImageSet", "JoinedImages", "SkippedImage"]
 
 _LARGEST_EDGE: Final = 2**30
@@ -305,6 +307,7 @@ class ImageData:
         divided: Whether the data came with a test set of their own; else `test` was set aside here.
         cropping: "bounding box" or "whole", which part of each photograph is shown; None where nothing says so.
         validation: Images to choose with, such as the best epoch; None where none were set aside.
+        parts: What classes are made of and where it is in the images, or None.
     """
 
     name: str
@@ -316,6 +319,7 @@ class ImageData:
     divided: bool = False
     cropping: str | None = None
     validation: ImageSet | None = None
+    parts: Parts | None = None
 
     def __post_init__(self) -> None:
         for part, images in (("train", self.train), ("test", self.test), ("validation", self.validation)):

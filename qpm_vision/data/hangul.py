@@ -19,8 +19,19 @@ from typing import TYPE_CHECKING, Any, Final
 from PIL import Image
 
 from qpm_opt import InvalidInputError, QPMError
-from qpm_vision.data._faces import Bitmap, Face, RejectedFace, draw_glyph, find_faces, open_face, sift_faces
+from qpm_vision.data._faces import (
+    Bitmap,
+    Face,
+    RejectedFace,
+    draw_aligned,
+    draw_glyph,
+    find_faces,
+    open_face,
+    sift_faces,
+)
+from qpm_vision.data._jamo import DRAWING_PIXELS, locate_jamo, needed_drawings
 from qpm_vision.data._syllables import Syllable, choose_syllables
+from qpm_vision.data.parts import BOXES_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -47,7 +58,7 @@ _INK_SHARE: Final = 0.84  # of the side of the square, taken by the longer side 
 _MARKER: Final = ".qpm-hangul.json"
 _WORKSHOP: Final = ".qpm-hangul-drawing"
 _PARTS: Final = ("train", "test")
-_TABLES: Final = ("attributes.csv", "fonts.csv", "README.txt")
+_TABLES: Final = ("attributes.csv", "boxes.csv", "fonts.csv", "README.txt")
 
 
 class DrawingError(QPMError):
@@ -104,8 +115,9 @@ def draw_hangul(
 
     Black on white, anti-aliased, the longer side of each syllable filling 84 % of the square. Faces are split, not
     images: of the faces sorted by name, every `test_every`-th is drawn for testing only. Weights of one family may
-    be on both sides. Beside `train/` and `test/` there are `attributes.csv` (the jamo of each class), `fonts.csv`
-    (every face, its part, or why it was not used) and `README.txt`.
+    be on both sides. Beside `train/` and `test/` there are `attributes.csv` (the jamo of each class), `boxes.csv`
+    (where they are in each image, as far as that can be told from what the face draws for other syllables),
+    `fonts.csv` (every face, its part, or why it was not used) and `README.txt`.
 
     An earlier drawing in the same folder is replaced once the new one is complete.
 
@@ -141,10 +153,13 @@ def draw_hangul(
         for part in _PARTS:
             for syllable in syllables:
                 (workshop / part / syllable.class_name).mkdir(parents=True)
+        compared = needed_drawings(syllables)
+        boxes: list[Sequence[object]] = []
         for done, face in enumerate(kept, 1):
-            _draw_face(workshop / part_of[face.name], face, syllables, size)
+            boxes += _draw_face(workshop, part_of[face.name], face, syllables, compared, size)
             if progress is not None:
                 progress(done, len(kept))
+        _write_csv(workshop / "boxes.csv", BOXES_COLUMNS, boxes)
         _write_attributes(workshop / "attributes.csv", syllables)
         _write_fonts(workshop / "fonts.csv", kept, part_of, rejected)
         (workshop / "README.txt").write_text(_readme(syllables, part_of, size, seed, test_every), encoding="utf-8")
@@ -252,23 +267,40 @@ def _cannot_write(root: Path, error: OSError) -> str:
 # -- drawing -------------------------------------------------------------------------------------------------------
 
 
-def _draw_face(place: Path, face: Face, syllables: Sequence[Syllable], size: int) -> None:
+def _draw_face(
+    workshop: Path, part: str, face: Face, syllables: Sequence[Syllable], compared: Sequence[str], size: int
+) -> list[Sequence[object]]:
+    """Write the images of a face; returns rows for the table of boxes."""
     # Drawn larger than needed, so that scaling to the same share of the square never enlarges.
     font = open_face(face, max(48, 2 * size))
+    located = locate_jamo(draw_aligned(open_face(face, DRAWING_PIXELS), compared), syllables)
+    rows: list[Sequence[object]] = []
     for syllable in syllables:
-        image = _compose(draw_glyph(font, syllable.text), size)
-        image.save(place / syllable.class_name / f"{face.name}.png")
+        name = f"{part}/{syllable.class_name}/{face.name}.png"
+        ink = draw_glyph(font, syllable.text)
+        _compose(ink, size).save(workshop / name)
+        left, top, width, height = _fitted(ink.shape, size)
+        for kind, box in located.get(syllable.text, {}).items():
+            edges = (left + box[0] * width, top + box[1] * height, left + box[2] * width, top + box[3] * height)
+            rows.append((name, kind, *(f"{edge:.1f}" for edge in edges)))
+    return rows
 
 
 def _compose(ink: Bitmap, size: int) -> Image.Image:
     """Black on white, in the middle, the longer side filling the same share of a square: mode L."""
-    height, width = ink.shape
+    left, top, width, height = _fitted(ink.shape, size)
+    paper = Image.new("L", (size, size), 255)
+    dark = Image.fromarray(255 - ink).resize((width, height), Image.Resampling.LANCZOS)
+    paper.paste(dark, (left, top))
+    return paper
+
+
+def _fitted(shape: tuple[int, ...], size: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height of ink of this shape (h, w) in the square."""
+    height, width = shape
     scale = _INK_SHARE * size / max(height, width)
     fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
-    paper = Image.new("L", (size, size), 255)
-    dark = Image.fromarray(255 - ink).resize(fitted, Image.Resampling.LANCZOS)
-    paper.paste(dark, ((size - fitted[0]) // 2, (size - fitted[1]) // 2))
-    return paper
+    return (size - fitted[0]) // 2, (size - fitted[1]) // 2, *fitted
 
 
 # -- writing -------------------------------------------------------------------------------------------------------
@@ -305,6 +337,7 @@ images of {size}×{size} pixels.
 train/CLASS/FACE.png   {counts["train"]} font faces
 test/CLASS/FACE.png    {counts["test"]} other font faces: of all sorted by name, each at a multiple of {test_every}
 attributes.csv         initial, vowel and final of each class
+boxes.csv              where they are in each image, in pixels; images in which that is not certain are missing
 fonts.csv              every font face found: its file, and its part or why it was not used
 
 No face is in both parts, but weights of one family can be. Drawn with seed {seed}.

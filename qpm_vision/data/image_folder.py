@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ from qpm_vision.data._published import require_same_classes
 from qpm_vision.data._split import check_split
 from qpm_vision.data.attributes import read_class_relation
 from qpm_vision.data.images import IMAGE_SUFFIXES
+from qpm_vision.data.parts import read_parts
 
 if TYPE_CHECKING:
     import os
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
 
     from qpm_vision.data.base import ImageData
 
-__all__ = ["ATTRIBUTES_FILE", "load_image_folder", "passed_over"]
+__all__ = ["ATTRIBUTES_FILE", "BOXES_FILE", "load_image_folder", "passed_over"]
 
 ATTRIBUTES_FILE: Final = "attributes.csv"
+BOXES_FILE: Final = "boxes.csv"
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +48,8 @@ def load_image_folder(
     If there are `train` and `test` (or `val`, `valid`, `validation`), each with one folder per class, they are the
     two sets; otherwise part of each class is set aside. Folders inside a class are searched too. Hidden files and
     files that do not end like an image are passed over. Every image is decoded once: those that cannot be read are
-    left out and listed in `skipped`. If a table `attributes.csv` lies in the folder, it gives `class_relation`.
+    left out and listed in `skipped`. If a table `attributes.csv` lies in the folder, it gives `class_relation`, and
+    with a table `boxes.csv` beside it `parts`.
 
     Args:
         folder: The folder.
@@ -70,7 +74,10 @@ def load_image_folder(
         ) from error
     relation_file = root / ATTRIBUTES_FILE
     relation = read_class_relation(relation_file, listing.class_names) if relation_file.exists() else None
-    return read_and_divide(
+    boxes_file = root / BOXES_FILE
+    has_parts = relation is not None and boxes_file.exists()
+    parts = read_parts(boxes_file, relation_file, listing.class_names) if has_parts else None
+    data = read_and_divide(
         listing,
         root.resolve().name or str(root),
         test_share=test_share,
@@ -78,6 +85,7 @@ def load_image_folder(
         cache_bytes=cache_bytes,
         class_relation=relation,
     )
+    return replace(data, parts=parts)
 
 
 # -- finding files -------------------------------------------------------------------------------------------------

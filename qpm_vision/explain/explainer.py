@@ -106,6 +106,20 @@ class Explainer:
             f"did you mean {' or '.join(repr(item) for item in close)}?"
         )
 
+    def column_of(self, feature: int) -> int:
+        """The column of W of a kept feature, given by its number in the backbone.
+
+        Raises:
+            InvalidInputError: It is not kept; names the kept ones.
+        """
+        found = np.flatnonzero(self.selected == feature)
+        if len(found) != 1:
+            raise InvalidInputError(
+                f"The 'feature' parameter must be the number of a kept feature, as pictures and tables name them. Got "
+                f"{feature!r}; kept are {', '.join(map(str, self.selected))}."
+            )
+        return int(found[0])
+
     def features_of(self, index: int) -> list[int]:
         """Columns of W that describe a class."""
         return [int(column) for column in np.flatnonzero(self.weights[index])]

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import torch
 
-from qpm_opt import InvalidInputError
+from qpm_opt import Assignment, InvalidInputError
 from qpm_vision._data_identity import data_identity, identity_differences
 from qpm_vision.checkpoint import load_checkpoint
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, load_data
 from qpm_vision.explain.explainer import Explainer
+from qpm_vision.explain.feature import draw_feature
 from qpm_vision.explain.gallery import Gallery
+from qpm_vision.explain.matrix import draw_matrix
 from qpm_vision.explain.pictures import draw_class, draw_comparison, draw_overview
 from qpm_vision.feature_names import feature_names
 from qpm_vision.model import QPMClassifier
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["load_explainer", "plot_class", "plot_comparison", "plot_overview"]
+    from qpm_vision._image_input import ImageInput
+    from qpm_vision.predict import Predictor
+
+__all__ = [
+    "load_explainer",
+    "plot_class",
+    "plot_comparison",
+    "plot_feature",
+    "plot_image",
+    "plot_matrix",
+    "plot_overview",
+]
 
 Run = Explainer | RunFolder | str | os.PathLike[str]
 
@@ -109,6 +123,67 @@ def plot_overview(
         The figure and its axes, a row for each class.
     """
     return draw_overview(_explainer(run), classes, fig)
+
+
+def plot_feature(run: Run, feature: int, fig: Figure | None = None) -> tuple[Figure, npt.NDArray[Any]]:
+    """Draw one feature: where it is in the classes that it describes, in which others it is strong, its distribution.
+
+    Args:
+        run: A run folder or an `Explainer`.
+        feature: Its number in the backbone, as pictures and tables have it.
+        fig: Where to draw; a new figure by default.
+
+    Returns:
+        The figure and its axes in one row, the images first.
+    """
+    return draw_feature(_explainer(run), feature, fig)
+
+
+def plot_image(run: Predictor | Run, image: ImageInput, fig: Figure | None = None) -> tuple[Figure, npt.NDArray[Any]]:
+    """Draw why an image gets its class and not the next one: the features of both on it, and what each adds.
+
+    Args:
+        run: A run folder, whose data are not needed, an `Explainer`, or what `load_model` gave.
+        image: One image, as for `Predictor.explain`.
+        fig: Where to draw; a new figure by default.
+
+    Returns:
+        The figure and its axes, a row for the predicted class and one for the runner-up.
+    """
+    # Here, because using a model draws with this package.
+    from qpm_vision.predict import Predictor, load_model
+
+    if isinstance(run, Explainer):
+        run = Predictor(run.model, run.preprocessing, run.class_names, run.gallery)
+    predictor = run if isinstance(run, Predictor) else load_model(run)
+    return predictor.explain(image).plot(fig)
+
+
+def plot_matrix(run: Assignment | Run, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Draw which class has which feature, with similar classes beside each other.
+
+    Args:
+        run: A run folder, whose data are not needed, an `Explainer` or an `Assignment`.
+        ax: Where to draw; a new figure by default.
+
+    Returns:
+        The figure and its axes.
+    """
+    if isinstance(run, Explainer):
+        return draw_matrix(run.weights, run.class_names, _named(run.selected.tolist(), run.feature_names), ax)
+    names: dict[int, str] = {}
+    if not isinstance(run, Assignment):
+        folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+        folder.require("assignment", "has no assignment")
+        names = feature_names(folder)
+        run = Assignment.load(folder.path / "assignment.npz")
+    frame = run.to_frame()
+    return draw_matrix(frame.to_numpy(), [str(name) for name in frame.index], _named(list(frame.columns), names), ax)
+
+
+def _named(features: Sequence[Any], names: Mapping[int, str]) -> list[str]:
+    """Names of features where they have any, numbers else: there is not room for both."""
+    return [names.get(feature, str(feature)) for feature in features]
 
 
 def _explainer(run: Run) -> Explainer:

@@ -87,5 +87,5 @@ def overlay(image: npt.ArrayLike, presence: npt.ArrayLike, colour: str) -> Float
     opacity = _OPACITY * values[..., None]
     paint = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)], dtype=np.float32) / 255
     # The colour is darker on dark parts: what lies under it can still be recognised.
-    painted = paint * (0.6 + 0.4 * grey / _LIGHTEST)
+    painted = paint * (0.7 + 0.3 * grey / _LIGHTEST)
     return np.asarray(np.clip(grey * (1 - opacity) + painted * opacity, 0.0, 1.0), dtype=np.float32)

@@ -16,6 +16,8 @@ from qpm_vision.metrics._base import Accumulator, rows_of
 
 __all__ = ["Contrastiveness", "contrastiveness", "mixture_overlap"]
 
+_COLUMNS = 32
+
 
 def contrastiveness(features: ArrayLike, *, seed: int = 0) -> float:
     """Contrastiveness, on training images: 1 - mean over features of the overlap that `mixture_overlap` gives.
@@ -84,20 +86,26 @@ class Contrastiveness(Accumulator):
     def update(self, features: ArrayLike) -> None:
         """Add features (n_images, n_features), the same number of features every time."""
         rows = as_tensor("features", features, 2)
-        known = rows_of(self.values)
-        if known and known[0].shape[1] != rows.shape[1]:
+        columns = self.values[0].shape[-1] if len(self.values) else rows.shape[1]
+        if columns != rows.shape[1]:
             raise InvalidInputError(
-                f"The 'features' parameter must have {known[0].shape[1]} columns, as before. Got shape "
-                f"{tuple(rows.shape)}; pass the same features in every batch."
+                f"The 'features' parameter must have {columns} columns, as before. Got shape {tuple(rows.shape)}; pass "
+                "the same features in every batch."
             )
-        require_finite("features", rows, sum(len(part) for part in known))
+        if not bool(torch.isfinite(rows).all()):  # only then are the images before counted
+            require_finite("features", rows, sum(len(part) for part in rows_of(self.values)))
         # A copy: the caller may use its buffer again.
         self.values.append(rows.to(self.device).to(torch.float32, copy=True))
 
     def compute(self) -> float:
         """Contrastiveness of the features seen."""
-        known = rows_of(self.values)
-        return contrastiveness(torch.cat(known) if known else torch.zeros(0, 1), seed=self._seed)
+        known = rows_of(self.values) or [torch.zeros(0, 1)]
+        # Some columns at a time: all of them in one piece would double the memory.
+        overlaps = [
+            mixture_overlap(torch.cat([part[:, begin : begin + _COLUMNS] for part in known]), seed=self._seed)
+            for begin in range(0, max(1, known[0].shape[1]), _COLUMNS)
+        ]
+        return 1.0 - float(np.concatenate(overlaps).mean())
 
 
 def _overlap_of(values: FloatArray, seed: int) -> float:

@@ -75,6 +75,8 @@ def test_nothing_about_the_problem_beside_a_problem(extra: dict[str, Any], name:
         ({"solver": "pyomo", "native_options": {5: 1}}, r"'native_options'.*mapping of names"),
         ({"solver": "pyomo", "native_options": {"threads": [1]}}, r"HiGHS does not take \[1\]"),
         ({"solver": "cpsat", "native_options": {"subsolvers": 5}}, r"CP-SAT does not take 5"),
+        ({"upper_bound": "x"}, r"'upper_bound'.*a number"),
+        ({"upper_bound": float("nan")}, r"'upper_bound'.*finite"),
         ({"start": [9]}, r"'start'.*between 0 and 8\. Got 9"),
         ({"solver": "local_search", "restarts": 0}, r"'restarts'.*at least 1"),
         ({"solver": "local_search", "restarts": "x"}, r"'restarts'.*whole number"),
@@ -89,6 +91,22 @@ def test_a_start_of_another_size_is_refused() -> None:
     other = solve_assignment(A[:, :6], **SIZES)
     with pytest.raises(InvalidInputError, match=r"'start'.*same 9 features. Got one of 6"):
         solve_assignment(A, **SIZES, start=other)
+
+
+def test_a_known_bound_ends_the_search_where_it_is_met_and_is_refused_where_it_is_wrong() -> None:
+    problem = AssignmentProblem(np.random.default_rng(1).random((30, 60)), n_select=12, n_per_class=3)
+    best = solve_assignment(problem, solver="decomposition")
+    assert best.termination is Termination.OPTIMAL
+    locked = problem.replaced(required_features=best.selected[:2])
+    known = solve_assignment(locked, solver="local_search", start=best, upper_bound=best.bound)
+    assert known.termination is Termination.OPTIMAL  # which this back end cannot prove by itself
+    assert known.bound == best.bound
+    loose = solve_assignment(locked, solver="decomposition", upper_bound=2 * best.objective)
+    assert loose.objective == pytest.approx(best.objective)
+    assert loose.bound is not None
+    assert loose.bound < 1.001 * best.objective
+    with pytest.raises(InvalidInputError, match=r"'upper_bound' parameter must be no less .* there is one of"):
+        solve_assignment(locked, start=best, upper_bound=0.9 * best.objective)
 
 
 def test_an_uninstalled_solver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

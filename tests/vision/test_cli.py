@@ -121,6 +121,16 @@ def test_explain(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     capsys.readouterr()
     assert cli.main(["explain", str(trained), "--class", "north"]) == 0
     assert Path(capsys.readouterr().out.strip()) == trained / "figures" / "class-north.png"
+    number = RunFolder.open(trained).read_npz("assignment.npz")["selected"][0]
+    photo = tmp_path / "photo.png"
+    tiny_data().test.image(0).save(photo)
+    for options, name in (
+        (["--feature", str(number)], f"feature-{number}"),
+        (["--image", str(photo)], "image-photo"),
+        (["--matrix"], "matrix"),
+    ):
+        assert cli.main(["explain", str(trained), *options]) == 0
+        assert Path(capsys.readouterr().out.strip()) == trained / "figures" / f"{name}.png"
     target = tmp_path / "new" / "pair.svg"
     assert cli.main(["explain", str(trained), "--compare", "north", "west", "--out", str(target)]) == 0
     assert "<svg" in target.read_text()

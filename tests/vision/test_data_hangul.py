@@ -16,7 +16,8 @@ from PIL import Image
 from qpm_opt import InvalidInputError
 from qpm_vision.data import draw_hangul, load_data
 from qpm_vision.data._faces import Face, find_faces, glyph_fault, sift_faces
-from qpm_vision.data._syllables import MOST_SYLLABLES, Syllable, choose_syllables
+from qpm_vision.data._jamo import locate_jamo, needed_drawings
+from qpm_vision.data._syllables import JAMO_KINDS, MOST_SYLLABLES, Syllable, choose_syllables
 from qpm_vision.data.hangul import DrawingError, _compose
 
 # -- syllables -----------------------------------------------------------------------------------------------------
@@ -460,3 +461,85 @@ def test_installed_fonts(tmp_path: Path) -> None:
         rows, columns = np.nonzero(ink > 40)
         assert max(np.ptp(rows), np.ptp(columns)) + 1 <= longest
         assert 0.01 < ink.mean() / 255 < 0.7
+    assert data.parts is not None
+    assert set(data.parts.values) == set(JAMO_KINDS)
+    located = [data.parts.boxes.get(data.test.name(position), {}) for position in range(len(data.test))]
+    assert np.mean([bool(boxes) for boxes in located]) > 0.8
+    for position, boxes in enumerate(located):
+        final = data.parts.values["final"][data.test.labels[position]]
+        if boxes:
+            assert set(boxes) == set(JAMO_KINDS[: 2 if final == "none" else 3])
+            middles = {kind: ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for kind, box in boxes.items()}
+            assert middles["vowel"][0] > middles["initial"][0] or middles["vowel"][1] > middles["initial"][1]
+            assert final == "none" or middles["final"][1] == max(y for _, y in middles.values())
+            ink = np.asarray(data.test.image(position))[..., 0] < 128
+            for left, upper, right, lower in boxes.values():
+                assert ink[int(upper) : math.ceil(lower), int(left) : math.ceil(right)].any()
+
+
+# -- where the jamo are --------------------------------------------------------------------------------------------
+
+Spots = dict[str, tuple[float, float, float, float]]
+SPOTS: dict[tuple[str, bool], Spots] = {
+    ("beside", False): {"initial": (0.0, 0.1, 0.55, 0.9), "vowel": (0.7, 0.0, 1.0, 1.0)},
+    ("beside", True): {"initial": (0.0, 0.0, 0.5, 0.5), "vowel": (0.65, 0.0, 1.0, 0.55), "final": (0.2, 0.7, 1.0, 1.0)},
+    ("below", False): {"initial": (0.2, 0.0, 0.8, 0.5), "vowel": (0.0, 0.65, 1.0, 1.0)},
+    ("below", True): {"initial": (0.2, 0.0, 0.8, 0.3), "vowel": (0.0, 0.4, 1.0, 0.6), "final": (0.1, 0.7, 0.9, 1.0)},
+}
+"""Where each jamo of a made-up face is, by where the vowel stands and whether there is a final."""
+
+
+def composed(syllable: Syllable, spots: Spots | None = None, side: int = 80) -> np.ndarray:
+    """A drawing in which each jamo fills the edge of its spot and has a pattern of its own inside."""
+    page = np.zeros((side, side), dtype=np.uint8)
+    for kind, (left, upper, right, lower) in (spots or SPOTS[syllable.layout, syllable.final != "none"]).items():
+        x0, y0, x1, y1 = (round(edge * (side - 1)) for edge in (left, upper, right, lower))
+        own = np.random.default_rng(ord(getattr(syllable, kind))).random((6, 6)) < 0.5
+        inside = np.kron(own, np.ones((20, 20)))[: y1 - y0, : x1 - x0]
+        page[y0:y1, x0:x1] = 255 * inside
+        page[[y0, y1 - 1], x0:x1] = 255
+        page[y0:y1, [x0, x1 - 1]] = 255
+    return page
+
+
+def test_jamo_are_found_where_they_were_drawn() -> None:
+    syllables = [Syllable.of(i, v, f) for i, v, f in ((0, 0, 0), (2, 4, 4), (6, 8, 0), (9, 13, 1), (11, 20, 21))]
+    drawings = {other.text: composed(other) for other in compared_with(*syllables)}
+    located = locate_jamo(drawings, syllables)
+    assert set(located) == {syllable.text for syllable in syllables}
+    for syllable in syllables:
+        expected = SPOTS[syllable.layout, syllable.final != "none"]
+        assert set(located[syllable.text]) == set(expected)
+        for kind, box in located[syllable.text].items():
+            whole = np.array(list(expected.values()))
+            low, high = whole[:, :2].min(axis=0), whole[:, 2:].max(axis=0)
+            relative = ((np.reshape(expected[kind], (2, 2)) - low) / (high - low)).ravel()
+            np.testing.assert_allclose(box, relative, atol=0.04, err_msg=f"{kind} of {syllable}")
+
+
+def test_jamo_are_not_guessed() -> None:
+    syllable = Syllable.of(0, 0, 4)
+    alone = {syllable.text: composed(syllable)}
+    assert locate_jamo(alone, [syllable]) == {}
+    assert locate_jamo({}, [syllable]) == {}
+    # A face that puts vowels that belong below to the right: the cuts are made from above, and give odd boxes.
+    below = Syllable.of(0, 8, 0)
+    wrong = {other.text: composed(other, spots=SPOTS["beside", False]) for other in compared_with(below)}
+    assert locate_jamo(wrong, [below]) == {}
+    right = {other.text: composed(other) for other in compared_with(below)}
+    assert set(locate_jamo(right, [below])) == {below.text}
+
+
+def compared_with(*syllables: Syllable) -> list[Syllable]:
+    every = (Syllable.of(i, v, f) for i in range(19) for v in range(21) for f in range(28))
+    texts = set(needed_drawings(syllables))
+    return [syllable for syllable in every if syllable.text in texts]
+
+
+def test_syllables_to_compare_with_differ_in_one_jamo() -> None:
+    for syllable in (Syllable.of(0, 0, 0), Syllable.of(18, 8, 4), Syllable.of(11, 14, 0)):
+        for kind in JAMO_KINDS:
+            for other in syllable.with_other(kind):
+                assert [name for name in JAMO_KINDS if getattr(other, name) != getattr(syllable, name)] == [kind]
+                assert other.layout == syllable.layout
+    assert Syllable.of(0, 0, 0).with_other("final") == ()

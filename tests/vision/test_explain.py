@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from qpm_opt import InvalidInputError
@@ -23,6 +25,9 @@ from qpm_vision.explain import (
     overlay,
     plot_class,
     plot_comparison,
+    plot_feature,
+    plot_image,
+    plot_matrix,
     plot_overview,
     strength,
     upsample,
@@ -30,7 +35,10 @@ from qpm_vision.explain import (
 from qpm_vision.explain.colours import PALETTE, feature_colours
 from qpm_vision.explain.fonts import drawable, font_families
 from qpm_vision.explain.heatmaps import to_grey
+from qpm_vision.explain.matrix import draw_matrix, matrix_order
 from qpm_vision.model import QPMClassifier
+from qpm_vision.predict import load_model
+from qpm_vision.run_folder import RunFolder
 from tests.vision.tiny import TINY_SIZE, tiny_backbone, tiny_data
 
 # -- colours -------------------------------------------------------------------------------------------------------
@@ -158,7 +166,7 @@ def test_gallery_prefers_correct_images_and_strong_features() -> None:
     levels = torch.tensor([[1.0, 0.2], [3.0, 0.1], [9.0, 9.5], [0.0, 1.0], [2.0, 5.0]])
     labels = torch.tensor([0, 0, 0, 1, 1])  # the third image is taken for class 1, though its feature 0 is strongest
     maps = levels[:, :, None, None].expand(5, 2, 2, 2).clone()
-    gallery = collect_gallery(Identity(), _batches(maps, labels, 2), n_classes=3)
+    gallery = collect_gallery(Identity(), _batches(maps, labels, 2), n_classes=3, n_images=5)
     assert gallery.best_of_class[0].tolist() == [1, 0, 2, -1, -1, -1]
     assert gallery.best_of_class[1].tolist() == [4, 3, -1, -1, -1, -1]
     assert gallery.best_of_class[2].tolist() == [-1] * 6
@@ -168,18 +176,80 @@ def test_gallery_prefers_correct_images_and_strong_features() -> None:
     np.testing.assert_allclose(gallery.scale, np.quantile(levels.numpy(), 0.99, axis=0), rtol=1e-6)
 
 
-def test_gallery_does_not_depend_on_batches_and_survives_arrays() -> None:
-    generator = torch.Generator().manual_seed(0)
-    maps = torch.rand((40, 2, 3, 3), generator=generator)
-    labels = torch.randint(0, 2, (40,), generator=generator)
-    one = collect_gallery(Identity(), _batches(maps, labels, 40), n_classes=2)
-    many = Gallery.from_arrays(collect_gallery(Identity(), _batches(maps, labels, 7), n_classes=2).to_arrays())
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    number=st.integers(1, 300),
+    batch=st.integers(1, 40),
+    at_once=st.integers(1, 100),
+    n_classes=st.integers(1, 5),
+)
+def test_gallery_against_sorting_all_images(seed: int, number: int, batch: int, at_once: int, n_classes: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randint(0, 9, (number, max(2, n_classes), 2, 2), generator=generator).float()  # with ties
+    labels = torch.randint(0, n_classes, (number,), generator=generator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qpm_vision.explain.gallery._AT_ONCE", at_once)
+        gallery = collect_gallery(Identity(), _batches(maps, labels, batch), n_classes=n_classes, n_images=number)
+    features = maps.mean((2, 3)).numpy()
+    right = features.argmax(axis=1) == labels.numpy()
+
+    def best(members: list[int], feature: int) -> list[int]:
+        order = sorted(members, key=lambda image: (not right[image], -features[image, feature], image))[:6]
+        return [*order, *[-1] * (6 - len(order))]
+
+    for c in range(n_classes):
+        members = [image for image in range(number) if labels[image] == c]
+        assert gallery.best_of_class[c].tolist() == best(members, c)
+        for feature in range(features.shape[1]):
+            assert gallery.best_of_pair[c, feature].tolist() == best(members, feature)
+        assert gallery.n_images[c] == len(members)
+        assert gallery.n_correct[c] == right[members].sum()
+    np.testing.assert_allclose(gallery.scale, np.quantile(maps.amax((2, 3)).numpy(), 0.99, axis=0), rtol=1e-6)
+
+
+def test_gallery_survives_arrays_and_refuses_another_number_of_images() -> None:
+    maps, labels = torch.rand((40, 2, 3, 3)), torch.arange(40) % 2
+    one = collect_gallery(Identity(), _batches(maps, labels, 7), n_classes=2, n_images=40)
+    again = Gallery.from_arrays(one.to_arrays())
     for name, value in one.to_arrays().items():
-        np.testing.assert_allclose(value, many.to_arrays()[name], rtol=1e-6)
+        np.testing.assert_array_equal(value, again.to_arrays()[name])
     with pytest.raises(InvalidInputError, match="'scale'"):
         Gallery.from_arrays({name: value for name, value in one.to_arrays().items() if name != "scale"})
-    with pytest.raises(InvalidInputError, match="at least one image"):
-        collect_gallery(Identity(), [], n_classes=2)
+    for given_maps, number in ((maps[:0], 0), (maps, 39), (maps, 41)):
+        with pytest.raises(InvalidInputError, match="'n_images' says"):
+            collect_gallery(Identity(), _batches(given_maps, labels, 7), n_classes=2, n_images=number)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(-8, 8))
+def test_histograms_count_every_image_once(seed: int, decades: int) -> None:
+    rng = np.random.default_rng(seed)
+    # The range grows from batch to batch.
+    levels = (rng.normal(size=(30, 2)) * 10.0 ** (decades * np.arange(30) / 30)[:, None]).astype(np.float32)
+    labels = rng.integers(0, 2, 30)
+    maps = torch.from_numpy(levels)[:, :, None, None].expand(30, 2, 2, 2).clone()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qpm_vision.explain.gallery._AT_ONCE", 7)
+        gallery = collect_gallery(Identity(), _batches(maps, torch.from_numpy(labels), 7), n_classes=3, n_images=30)
+    assert gallery.counts is not None
+    assert gallery.edges is not None
+    for feature in range(2):
+        for label in range(3):
+            expected, _ = np.histogram(levels[labels == label, feature], gallery.edges[feature].astype(np.float64))
+            np.testing.assert_array_equal(gallery.counts[label, feature], expected)
+        used = np.flatnonzero(gallery.counts[:, feature].any(axis=0))
+        assert used[-1] - used[0] >= gallery.counts.shape[2] // 2 - 2
+
+
+def test_galleries_of_former_versions_have_no_histogram(explainer: Explainer) -> None:
+    arrays = explainer.gallery.to_arrays()
+    former = Gallery.from_arrays({name: value for name, value in arrays.items() if name not in ("edges", "counts")})
+    assert former.counts is None
+    assert "counts" not in former.to_arrays()
+    old = Explainer(explainer.model, explainer.images, explainer.preprocessing, former, NAMES)
+    images = 1 + 6
+    assert plot_feature(old, 3)[1].shape == (2 * images,)
 
 
 # -- pictures ------------------------------------------------------------------------------------------------------
@@ -197,7 +267,7 @@ def explainer() -> Explainer:
     transform = backbone.preprocessing.transform()
     images = data.train
     batch = torch.stack([transform(images.image(index)) for index in range(len(images))])
-    gallery = collect_gallery(model, [(batch, torch.tensor(images.labels))], n_classes=4)
+    gallery = collect_gallery(model, [(batch, torch.tensor(images.labels))], n_classes=4, n_images=len(images))
     return Explainer(model, images, backbone.preprocessing, gallery, NAMES)
 
 
@@ -218,7 +288,7 @@ def test_class_picture_has_a_row_for_each_feature(explainer: Explainer) -> None:
     assert "White-breasted Nuthatch" in text
     assert "feature 3" in text
     assert "feature 4" in text
-    assert "99 % quantile" in text
+    assert "99\u00a0% quantile" in text
     assert "feature 1" not in text
 
 
@@ -239,6 +309,81 @@ def test_overview_takes_classes(explainer: Explainer) -> None:
     assert plot_overview(explainer, ["d", 0])[1].shape == (2, 4)
     with pytest.raises(InvalidInputError, match="at least one class"):
         plot_overview(explainer, [])
+
+
+def test_feature_picture_tells_its_classes_from_others(explainer: Explainer) -> None:
+    figure, axes = plot_feature(explainer, 3)
+    text = _text(figure)
+    assert "Feature 3 describes 2 of 4 classes" in text
+    captions = [ax.get_xlabel() for ax in axes]
+    own, others = captions[1:7], captions[8:14]
+    assert {name.split()[0] for name in own} == {drawable(NAMES[0]).split()[0], "White-breasted"}
+    assert {name for name in others if name} == {"c", "d"}
+    bars, labels = axes[-1].get_legend_handles_labels()
+    assert labels == ["other classes, 24 images", "classes with this feature, 24 images"]
+    for bar in bars:
+        assert bar.get_data().values.sum() == pytest.approx(100)
+    with pytest.raises(InvalidInputError, match=r"'feature'.*Got 2; kept are 1, 3, 4, 6, 7"):
+        plot_feature(explainer, 2)
+
+
+def test_image_picture_is_that_of_the_explanation(explainer: Explainer, finished: RunFolder) -> None:
+    image = tiny_data().test.image(0)
+    figure, axes = plot_image(explainer, image)
+    assert axes.shape == (2, 4)
+    assert "Why " in _text(figure)
+    predictor = load_model(finished, device="cpu")
+    for run in (predictor, finished, str(finished.path)):
+        assert plot_image(run, image)[1].shape == (2, 4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 10_000))
+def test_matrix_order_keeps_equal_classes_together(n_classes: int, n_features: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(0, 2, (3, n_features))
+    weights = kinds[rng.integers(0, 3, n_classes)]
+    rows, columns = matrix_order(weights)
+    assert sorted(rows) == list(range(n_classes))
+    assert sorted(columns) == list(range(n_features))
+    ordered = [tuple(row) for row in weights[rows]]
+    changes = sum(one != other for one, other in itertools.pairwise(ordered))
+    assert changes == len(set(ordered)) - 1
+
+
+def test_matrix_picture_shows_every_assignment_once(explainer: Explainer, finished: RunFolder) -> None:
+    _, ax = plot_matrix(explainer)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        drawable(NAMES[index]) for index in matrix_order(WEIGHTS)[0]
+    ]
+    assert {label.get_text() for label in ax.get_xticklabels()} == {"1 (2)", "3 (2)", "4 (2)", "6 (2)", "7 (0)"}
+    squares = ax.collections[-1].get_paths()
+    middles = np.array([path.get_extents().get_points().mean(axis=0) for path in squares])
+    rows, columns = matrix_order(WEIGHTS)
+    shown = np.zeros_like(WEIGHTS)
+    for x, y in np.rint(middles).astype(int):
+        shown[rows[y], columns[x]] += 1
+    np.testing.assert_array_equal(shown, WEIGHTS)
+    mine = Figure().subplots()
+    assert plot_matrix(finished, mine)[1] is mine
+
+
+@pytest.mark.parametrize("n_classes", [2, 60, 200])
+def test_names_in_the_matrix_do_not_touch(n_classes: int) -> None:
+    weights = np.random.default_rng(0).integers(0, 2, (n_classes, 30))
+    figure, ax = draw_matrix(weights, [f"class {index}" for index in range(n_classes)], range(30))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for labels, side in ((ax.get_yticklabels(), 1), (ax.get_xticklabels(), 0)):
+        boxes = sorted(
+            (label.get_window_extent(canvas.get_renderer()) for label in labels), key=lambda box: box.min[side]
+        )
+        assert all(lower.max[side] <= upper.min[side] + 1 for lower, upper in itertools.pairwise(boxes))
+
+
+def test_new_figures_show_in_notebooks(explainer: Explainer) -> None:
+    for figure in (plot_matrix(explainer)[0], plot_class(explainer, 0)[0]):
+        assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_unknown_classes_are_refused_with_the_nearest(explainer: Explainer) -> None:
@@ -264,7 +409,13 @@ def test_drawing_leaves_no_trace_in_matplotlib(explainer: Explainer, tmp_path: P
 
 @pytest.mark.filterwarnings("error")
 def test_no_glyph_is_missing(explainer: Explainer, tmp_path: Path) -> None:
-    for figure in (plot_class(explainer, 0)[0], plot_comparison(explainer, 0, 3)[0], plot_overview(explainer)[0]):
+    for figure in (
+        plot_class(explainer, 0)[0],
+        plot_comparison(explainer, 0, 3)[0],
+        plot_overview(explainer)[0],
+        plot_feature(explainer, 1)[0],
+        plot_matrix(explainer)[0],
+    ):
         figure.savefig(tmp_path / "picture.png", dpi=30)
 
 

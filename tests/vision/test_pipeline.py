@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -260,39 +253,6 @@ def test_damaged_files_of_a_finished_stage_are_named(copy: RunFolder, name: str,
     with pytest.raises((RunFolderError, InvalidInputError), match=name.replace(".", r"\.")) as caught:
         run(tiny_config(), copy.path, data=tiny_data())
     assert "--redo" in str(caught.value)
-
-
-def test_a_killed_process_leaves_a_run_that_continues(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    code = textwrap.dedent(
-        f"""
-        from dataclasses import replace
-        from tests.vision.tiny import registered, tiny_config, tiny_data
-        from qpm_vision.pipeline import run
-        with registered():
-            config = tiny_config()
-            run(replace(config, dense=replace(config.dense, epochs=100000)), {str(folder)!r}, data=tiny_data())
-        """
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
-    try:
-        limit = time.monotonic() + 60
-        while not (folder / "history.csv").exists() or len(RunFolder(folder).history()) < 3:
-            assert process.poll() is None
-            assert time.monotonic() < limit
-            time.sleep(0.05)
-    finally:
-        process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
-        process.wait()
-    place = RunFolder.open(folder)
-    assert place.stages() == {}
-    epochs = [int(row["epoch"]) for row in place.history()]
-    assert epochs == list(range(1, len(epochs) + 1))
-    config = place.config()
-    config["dense"]["epochs"] = 2
-    (folder / "config.json").write_text(json.dumps({"format": 1, **config}))
-    assert list(run(tiny_config(), folder, data=tiny_data()).stages()) == list(STAGES)
-    assert len(place.history()) == 4
 
 
 # -- refusals before hours are spent -------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 const OPACITY = 0.85; // these three are those of qpm_vision.explain.heatmaps.overlay, and a test compares the results
 const GREY_RANGE = 0.76;
-const DARKNESS = 0.6;
+const DARKNESS = 0.7;
 
 const LEAST_PIXELS = 160; // a smaller image is enlarged before the map is laid over it, so that the map stays smooth
 const MOST_KEPT = 400;
@@ -85,7 +85,7 @@ function paintHeat(context, side, presence, colour) {
   context.globalCompositeOperation = "source-over";
   context.fillStyle = `rgba(127.5, 127.5, 127.5, ${1 - GREY_RANGE})`;
   context.fillRect(0, 0, side, side);
-  // grey · (1 − o) + paint · (0.6 + 0.4 · grey / 0.88) · o, in two steps: the product with grey, then the rest.
+  // grey · (1 − o) + paint · (0.7 + 0.3 · grey / 0.88) · o, in two steps: the product with grey, and the rest added.
   const lightest = (1 + GREY_RANGE) / 2;
   layer(context, side, presence, colour, "multiply", (1 - DARKNESS) / lightest);
   layer(context, side, presence, colour, "lighter", DARKNESS);
