@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from qpm_opt import InvalidInputError
 from qpm_vision._progress import make_reporter
 from qpm_vision.evaluation import score_table
+from qpm_vision.feature_names import all_names
 from qpm_vision.run_folder import RunFolder
-from qpm_vision.steered_run import SOLVE_SECONDS, propose_steering, run_names, steer_run
+from qpm_vision.steered_run import SOLVE_SECONDS, propose_steering, steer_run
 from qpm_vision.steering import Steered, Steering
 
 __all__ = ["steer"]
@@ -46,7 +47,7 @@ def steer(arguments: argparse.Namespace) -> None:
 
 
 def _show(run: str, steered: Steered) -> None:
-    print(steered.table(run_names(RunFolder(run))), flush=True)
+    print(steered.table(all_names(RunFolder(run))), flush=True)
 
 
 def _show_scores(parent: RunFolder, folder: RunFolder) -> None:

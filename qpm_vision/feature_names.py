@@ -14,7 +14,16 @@ from pathlib import Path
 from qpm_opt import Assignment, InvalidInputError
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
-__all__ = ["NAMES", "feature_label", "feature_names", "kept_features", "names_table", "read_names", "write_names"]
+__all__ = [
+    "NAMES",
+    "all_names",
+    "feature_label",
+    "feature_names",
+    "kept_features",
+    "names_table",
+    "read_names",
+    "write_names",
+]
 
 NAMES = "names.csv"
 COLUMNS = ("feature", "name")
@@ -53,12 +62,22 @@ def feature_names(folder: RunFolder) -> dict[int, str]:
     Raises:
         RunFolderError: The table is damaged.
     """
+    names = all_names(folder)
+    kept = kept_features(folder) if names else ()
+    return {number: name for number, name in names.items() if number in kept}
+
+
+def all_names(folder: RunFolder) -> dict[int, str]:
+    """All names in the table of a run, also of features that it does not keep: people steer by them.
+
+    Raises:
+        RunFolderError: The table is damaged.
+    """
     path = folder.path / NAMES
     if not path.exists():
         return {}
-    kept = kept_features(folder)
     try:
-        return {number: name for number, name in _read(path).items() if number in kept}
+        return _read(path)
     except InvalidInputError as error:
         raise RunFolderError(f"{error} Correct it, or delete it to go on without names.") from error
 

@@ -6,7 +6,6 @@ says in `steering.json` where it comes from, what was asked for and what that ch
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import shutil
@@ -22,11 +21,12 @@ from qpm_vision._progress import Reporter, SilentReporter
 from qpm_vision._work import read_assignment, read_problem
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, load_data
+from qpm_vision.feature_names import NAMES, all_names
 from qpm_vision.pipeline import run
 from qpm_vision.run_folder import STEERING, RunFolder, RunFolderError
 from qpm_vision.steering import Steered, Steering, solve_steered
 
-__all__ = ["SOLVE_SECONDS", "propose_steering", "run_names", "steer_run"]
+__all__ = ["SOLVE_SECONDS", "propose_steering", "steer_run"]
 
 SOLVE_SECONDS = 20.0
 """Time limit of the solver where none is given."""
@@ -34,7 +34,6 @@ SOLVE_SECONDS = 20.0
 FORMAT = 1
 """Version of the layout of `steering.json`."""
 
-_NAMES = "names.csv"
 _SHARED = ("dense.safetensors", "statistics.npz", "threshold.json", "data.json", "skipped.csv")
 """What a steered run takes over from its parent as it is."""
 
@@ -86,7 +85,7 @@ def propose_steering(
         read_assignment(folder),
         steering,
         edge=folder.read_npz("statistics.npz")["edge"],
-        names=run_names(folder),
+        names=all_names(folder),
         time_limit=time_limit,
         seed=RunConfig.from_dict(folder.config()).seed,
         progress=tell,
@@ -155,23 +154,6 @@ def steer_run(
     return run(config, place.path, data=data, reporter=reporter)
 
 
-def run_names(folder: RunFolder) -> dict[int, str]:
-    """The names that people gave to features of a run, by number: `names.csv` with the columns feature and name.
-
-    Raises:
-        RunFolderError: The table is damaged.
-    """
-    try:
-        with (folder.path / _NAMES).open(encoding="utf-8-sig", newline="") as stream:
-            return {int(row["feature"]): row["name"] for row in csv.DictReader(stream) if row["name"]}
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(
-            f"The table {str(folder.path / _NAMES)!r} must have the columns feature and name ({error}). Correct it."
-        ) from error
-
-
 def _refuse_used(place: RunFolder, parent: RunFolder) -> None:
     """Raise where the new folder holds a run that is no unfinished beginning of this one."""
     same = place.path.exists() and place.path.samefile(parent.path)
@@ -199,7 +181,7 @@ def _refuse_other_steering(place: RunFolder, parent: RunFolder, steering: Steeri
     labels = tuple(map(str, problem.class_labels or range(problem.n_classes)))
     if not same:
         difference = f"from another run, {origin['path']!r} as it was then"
-    elif steering.resolved(problem.n_features, labels, run_names(place)) != former:
+    elif steering.resolved(problem.n_features, labels, all_names(place)) != former:
         difference = f"with another steering, {former.to_dict()}"
     else:
         return
@@ -217,8 +199,8 @@ def _begin(place: RunFolder, parent: RunFolder, config: RunConfig, steered: Stee
     with place.lock():
         place.write_config(config.to_dict())
         place.write_json(STEERING, {"format": FORMAT, "parent": origin, **steered.to_dict()})
-        for name in (*_SHARED, _NAMES):
-            if name != _NAMES or (parent.path / name).exists():
+        for name in (*_SHARED, NAMES):
+            if name != NAMES or (parent.path / name).exists():
                 _share(parent.path / name, place, name)
         steered.problem.save(place.path / "problem.npz")
         steered.assignment.save(place.path / "assignment.npz")

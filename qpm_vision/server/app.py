@@ -19,18 +19,18 @@ from starlette.routing import Route
 
 from qpm_opt import InvalidInputError, QPMError
 from qpm_vision._work import read_assignment, read_problem
+from qpm_vision.feature_names import all_names
 from qpm_vision.run_folder import RunFolder
 from qpm_vision.server.drafts import ConflictError, read_draft, write_draft
 from qpm_vision.server.guard import Guard
 from qpm_vision.server.solving import Solving, Solvings, TooManyError
-from qpm_vision.steered_run import run_names
 from qpm_vision.steering import Steering
 
 __all__ = ["make_app"]
 
 LONGEST_SECONDS = 600.0
 
-_ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
+_ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _REPORT = "report.html"
 _SHOWN = (".html", ".png", ".svg", ".jpg", ".json", ".csv", ".yaml", ".css", ".js")
 """Endings of the files that are given out."""
@@ -126,7 +126,7 @@ def _described(folder: RunFolder) -> dict[str, Any]:
     labels = problem.class_labels or tuple(range(problem.n_classes))
     selected = assignment.selected
     uses = assignment.weights.sum(axis=0)
-    names = run_names(folder)
+    names = all_names(folder)
     return {
         "path": str(folder.path.resolve()),
         "n_features": problem.n_features,
@@ -212,7 +212,7 @@ def _resolved(folder: RunFolder, steering: Steering) -> Steering:
     """Refuse features and classes that the run has not."""
     problem = read_problem(folder)
     labels = tuple(map(str, problem.class_labels or range(problem.n_classes)))
-    return steering.resolved(problem.n_features, labels, run_names(folder))
+    return steering.resolved(problem.n_features, labels, all_names(folder))
 
 
 async def _json(request: Request) -> dict[str, Any]:

@@ -59,8 +59,10 @@ class Guard:
             await JSONResponse({"error": message}, status_code=status)(scope, receive, secured)
             return
 
+        rest: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
         async def replay() -> Message:
-            return {"type": "http.request", "body": body, "more_body": False}
+            return rest.pop() if rest else await receive()  # what follows is that the client leaves
 
         await self._app(scope, replay, secured)
 

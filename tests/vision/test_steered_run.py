@@ -17,9 +17,10 @@ import qpm_vision.steered_run as steered_run
 from qpm_opt import Assignment, AssignmentProblem, InfeasibleProblemError, InvalidInputError, solve_assignment, verify
 from qpm_vision import cli
 from qpm_vision.checkpoint import load_checkpoint
+from qpm_vision.feature_names import all_names
 from qpm_vision.model import QPMClassifier
 from qpm_vision.run_folder import STAGES, STEERING, RunFolder, RunFolderError
-from qpm_vision.steered_run import propose_steering, run_names, steer_run
+from qpm_vision.steered_run import propose_steering, steer_run
 from qpm_vision.steering import Steered, Steering
 from tests.vision.tiny import tiny_config, tiny_data
 
@@ -174,17 +175,17 @@ def test_a_steered_run_can_be_steered_and_keeps_what_was_asked_before(parent: Ru
 @pytest.mark.usefixtures("brief")
 def test_names_of_features_are_understood_and_taken_along(parent: RunFolder, tmp_path: Path) -> None:
     banned = _kept(parent)[0]
-    assert run_names(parent) == {}
+    assert all_names(parent) == {}
     parent.write_csv("names.csv", ["feature", "name"], [(banned, "red corner"), (_kept(parent)[1], "")])
-    assert run_names(parent) == {banned: "red corner"}
+    assert all_names(parent) == {banned: "red corner"}
     steered = propose_steering(parent, Steering(ban=("red corner",)))
     assert steered.steering == Steering(ban=(banned,))
     child = steer_run(parent, Steering(ban=("red corner",)), tmp_path / "child", data=tiny_data())
-    assert run_names(child) == {banned: "red corner"}
+    assert all_names(child) == {banned: "red corner"}
     steer_run(parent, Steering(ban=(banned,)), child.path, data=tiny_data())  # the same in other words
     parent.write_csv("names.csv", ["feature", "name"], [("x", "red corner")])
     with pytest.raises(RunFolderError, match=r"names\.csv"):
-        run_names(parent)
+        all_names(parent)
 
 
 # -- refusals ------------------------------------------------------------------------------------------------------
