@@ -21,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 from qpm_opt import InvalidInputError
 from qpm_vision import cli, load_model, write_report
 from qpm_vision.explain import strength
+from qpm_vision.feature_names import NAMES, write_names
 from qpm_vision.model import QPMClassifier
 from qpm_vision.report import Report, gather_report, render_page
 from qpm_vision.report.activity import correlations, histogram, separation
@@ -228,6 +229,18 @@ def test_test_images_and_fewer_classes_on_request(reported: Reported) -> None:
     for arguments in ({"images": "both"}, {"max_classes": 0}):
         with pytest.raises(InvalidInputError, match=next(iter(arguments))):
             gather_report(folder, data=data, device="cpu", **arguments)
+
+
+def test_names_of_features_are_shown(reported: Reported) -> None:
+    report, folder, data = reported
+    number = report.features[1].number
+    assert [entry.name for entry in report.features] == [None] * 4
+    write_names(folder, {number: "red crown"})
+    try:
+        named = gather_report(folder, data=data, device="cpu")
+    finally:
+        (folder.path / NAMES).unlink()
+    assert [entry.name for entry in named.features] == [None, "red crown", None, None]
 
 
 def test_of_many_images_an_even_sample_is_looked_at(reported: Reported, monkeypatch: pytest.MonkeyPatch) -> None:
