@@ -16,10 +16,10 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from torch import Tensor
 from qpm_opt import InvalidInputError, QPMError
 from qpm_vision._data_identity import images_digest
 from qpm_vision._progress import Reporter
+from qpm_vision._row_file import RowFile
 from qpm_vision.data import ImageData, ImageSet, PreparedImages, make_loader
 from qpm_vision.distributed import is_main, wait
 from qpm_vision.preprocessing import Flip, ImageTransform, Preprocessing
@@ -48,6 +49,8 @@ _PROBED: Final = 8
 _TOLERANCE: Final = 0.02
 _TOP: Final = 15
 """Power of two below which the largest value of a row lies; the largest number of float16 is just below 2¹⁶."""
+_FARTHEST: Final = 126
+"""Largest power of two, up or down, that float32 holds without loss."""
 
 _log = logging.getLogger(__name__)
 
@@ -118,8 +121,7 @@ class MappedImages(PreparedImages):
                 f"'flip' at most. Got {transform!r}, which can act on images only; pass the images."
             )
         rows = self._rows[np.asarray(positions, dtype=np.int64)]
-        scales = np.ldexp(np.float32(1), self._exponents[rows])
-        maps = torch.from_numpy(self._maps[rows]).float().mul_(torch.from_numpy(scales)[:, None, None, None])
+        maps = _unpacked(self._maps, self._exponents, rows)
         if transform.augmentation is not None:
             mirrored = torch.tensor([seed % 2 == 1 for seed in seeds])
             maps[mirrored] = maps[mirrored].flip(2)
@@ -170,30 +172,45 @@ class FeatureCache:
                 written; what is done is kept.
             QPMError: A map is infinite or NaN.
         """
-        filling = _Filling(self.path, frozen.to(device).eval(), preprocessing, torch.device(device), batch_size, workers)
-        parts = {"train": data.train, "test": data.test}
+        frozen.to(device).eval()
+        filling = _Filling(self.path, frozen, preprocessing, torch.device(device), batch_size, workers)
+        sets = {"train": data.train, "test": data.test}
         if data.validation is not None:
-            parts["validation"] = data.validation
+            sets["validation"] = data.validation
+        parts = {name: filling.part(name, images) for name, images in sets.items()}
         if is_main():
             filling.fill(parts, report)
         wait()
-        opened = {name: self._opened(name, images, preprocessing) for name, images in parts.items()}
-        return replace(data, **opened)
+        mapped = {name: part.mapped(preprocessing) for name, part in parts.items()}
+        return replace(data, train=mapped["train"], test=mapped["test"], validation=mapped.get("validation"))
 
     def remove(self) -> None:
         """Remove the files; nothing where there are none."""
         shutil.rmtree(self.path, ignore_errors=True)  # a system that keeps open files from being removed keeps them
 
-    def _opened(self, name: str, images: ImageSet, preprocessing: Preprocessing) -> MappedImages:
-        maps, exponents = (np.load(path, mmap_mode="r") for path in _paths(self.path, name))
-        return MappedImages(images, np.asarray(maps), np.asarray(exponents), preprocessing)
-
-
-def _paths(folder: Path, name: str) -> tuple[Path, Path]:
-    return folder / f"{name}.npy", folder / f"{name}.exponents.npy"
-
 
 # -- writing -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A set of images and the two files of their maps."""
+
+    images: ImageSet
+    maps: RowFile
+    exponents: RowFile
+
+    @property
+    def files(self) -> tuple[RowFile, RowFile]:
+        return self.maps, self.exponents
+
+    @property
+    def done(self) -> int:
+        """Images whose maps are there."""
+        return min(file.n_rows for file in self.files)
+
+    def mapped(self, preprocessing: Preprocessing) -> MappedImages:
+        return MappedImages(self.images, self.maps.rows(), self.exponents.rows(), preprocessing)
 
 
 @dataclass
@@ -207,33 +224,40 @@ class _Filling:
     batch_size: int
     workers: int
 
-    def fill(self, parts: dict[str, ImageSet], report: Reporter) -> None:
-        """Compute what is missing of the maps of all sets."""
-        black = torch.zeros(1, 3, self.preprocessing.size, self.preprocessing.size, device=self.device)
-        shape = tuple(self._maps(black).shape[1:])
-        files = {
-            name: [_Rows(path, len(images), *layout) for path, layout in zip(_paths(self.folder, name), _layouts(shape))]
-            for name, images in parts.items()
-        }
-        self._forget_stale(parts, files)
-        done = {name: min(file.whole() for file in pair) for name, pair in files.items()}
-        if all(done[name] == len(images) for name, images in parts.items()):
-            return
-        every = [file for pair in files.values() for file in pair]
-        total, needed = sum(file.size for file in every), sum(max(0, file.size - file.on_disk()) for file in every)
-        report.message(
-            f"maps of {sum(map(len, parts.values())):,} images: {_megabytes(total)} in {self.folder}"
-            + (f", {_megabytes(needed)} of it to be written" if needed < total else "")
+    def part(self, name: str, images: ImageSet) -> _Part:
+        n_features, height, width = self._shape
+        return _Part(
+            images,
+            RowFile(self.folder / f"{name}.npy", len(images), (height, width, n_features), np.dtype("<f2")),
+            RowFile(self.folder / f"{name}.exponents.npy", len(images), (), np.dtype("i1")),
         )
-        self._require_room(needed)
-        n_images, before = sum(len(images) for images in parts.values()), sum(done.values())
-        for name, images in parts.items():
-            for count in self._append(images, done[name], files[name]):
-                before += count
-                report.advance("maps of the frozen backbone", before, n_images)
 
-    def _append(self, images: ImageSet, done: int, files: list[_Rows]) -> Iterator[int]:
-        """Compute and write the maps behind the first `done` ones; gives the number of images of each batch."""
+    def fill(self, parts: dict[str, _Part], report: Reporter) -> None:
+        """Compute what is missing of the maps of all sets."""
+        self._forget_stale(parts)
+        n_images, done = sum(len(part.images) for part in parts.values()), sum(part.done for part in parts.values())
+        if done == n_images:
+            return
+        files = [file for part in parts.values() for file in part.files]
+        size, missing = sum(file.size for file in files), sum(max(0, file.size - file.size_now) for file in files)
+        report.message(
+            f"maps of {n_images:,} images: {size / 1e6:,.1f} MB in {self.folder}"
+            + (f", {done:,} images of them are there" if done else "")
+        )
+        free = shutil.disk_usage(self.folder).free
+        if missing > free:
+            raise RunFolderError(
+                f"The maps of the frozen backbone need {missing:,} bytes in {str(self.folder)!r}. Got {free:,} free "
+                "bytes; make room, put the run on another disk, or use a smaller 'size'."
+            )
+        for part in parts.values():
+            for count in self._append(part):
+                done += count
+                report.advance("maps of the frozen backbone", done, n_images)
+
+    def _append(self, part: _Part) -> Iterator[int]:
+        """Compute and write the maps that a set lacks; gives the number of images of each batch."""
+        images, done = part.images, part.done
         if done == len(images):
             return
         loader = make_loader(
@@ -242,41 +266,45 @@ class _Filling:
             batch_size=self.batch_size,
             workers=self.workers,
         )
-        with _open_behind(files, done) as streams:
+        with part.maps.appending(done) as maps, part.exponents.appending(done) as exponents:
             for pixels, _ in loader:
-                try:
-                    rows = _rows(self._maps(pixels))
-                except FloatingPointError as error:
-                    name = images.name(done + error.args[0])
-                    raise QPMError(
-                        f"The backbone {self.frozen.name!r} must give finite maps. Got infinite or NaN ones for the "
-                        f"image {name!r}; use other weights, or the precision float32."
-                    ) from error
-                for stream, part in zip(streams, rows, strict=True):
-                    _write_all(stream, part)
+                rows, powers = _packed(self._finite_maps(pixels, images, done))
+                part.maps.write(maps, rows)
+                part.exponents.write(exponents, powers)
                 done += len(pixels)
                 yield len(pixels)
 
-    def _maps(self, pixels: Tensor) -> npt.NDArray[np.float32]:
-        with torch.no_grad():
-            maps: npt.NDArray[np.float32] = self.frozen(pixels.to(self.device)).float().cpu().numpy()
-        return maps
-
-    def _require_room(self, needed: int) -> None:
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise RunFolderError(
-                f"The maps of the frozen backbone need {needed:,} bytes in {str(self.folder)!r}. Got {free:,} free bytes; "
-                "make room, put the run on another disk, or use a smaller 'size'."
+    def _finite_maps(self, pixels: Tensor, images: ImageSet, first: int) -> npt.NDArray[np.float32]:
+        values = self._maps(pixels)
+        broken = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2, 3)))
+        if len(broken):
+            raise QPMError(
+                f"The backbone {self.frozen.name!r} must give finite maps. Got infinite or NaN ones for the image "
+                f"{images.name(first + int(broken[0]))!r}; use other weights, or the precision float32."
             )
+        return values
+
+    def _maps(self, pixels: Tensor) -> npt.NDArray[np.float32]:
+        """Maps (B, h, w, n_features)."""
+        with torch.no_grad():
+            maps = self.frozen(pixels.to(self.device)).float().permute(0, 2, 3, 1)
+        values: npt.NDArray[np.float32] = maps.cpu().numpy()
+        return values
+
+    @cached_property
+    def _shape(self) -> tuple[int, int, int]:
+        """n_features, h, w."""
+        side = self.preprocessing.size
+        _, height, width, n_features = self._maps(torch.zeros(1, 3, side, side)).shape
+        return n_features, height, width
 
     # -- what is there already ---------------------------------------------------------------------------------------
 
-    def _forget_stale(self, parts: dict[str, ImageSet], files: dict[str, list[_Rows]]) -> None:
+    def _forget_stale(self, parts: dict[str, _Part]) -> None:
         """Remove maps that are not of these images and this backbone, and note what the maps are of."""
         identity = {
             "format": _FORMAT,
-            "images": {name: images_digest(images) for name, images in parts.items()},
+            "images": {name: images_digest(part.images) for name, part in parts.items()},
             "backbone": self.frozen.name,
             "weights": weights_digest(self.frozen),
             "precision": str(self.frozen.precision).removeprefix("torch."),
@@ -287,131 +315,37 @@ class _Filling:
             known = place.read_json(_IDENTITY)
         except RunFolderError:
             known = {}
-        if known == identity and all(self._agree(images, files[name]) for name, images in parts.items()):
+        if known == identity and all(self._agrees(part) for part in parts.values()):
             return
         if known:
             _log.warning("the maps in %s are of something else and computed anew", self.folder)
-        for path in (self.folder / _IDENTITY, *(file.path for pair in files.values() for file in pair)):
-            path.unlink(missing_ok=True)
+        for file in (file for part in parts.values() for file in part.files):
+            file.path.unlink(missing_ok=True)
         place.write_json(_IDENTITY, identity)
 
-    def _agree(self, images: ImageSet, files: list[_Rows]) -> bool:
+    def _agrees(self, part: _Part) -> bool:
         """Whether a few of the images, from everywhere in what is there, still have their maps."""
-        done = min(file.whole() for file in files)
-        if not done:
+        if not part.done:
             return True
-        positions = np.unique(np.linspace(0, done - 1, _PROBED).round().astype(np.int64))
-        pixels = torch.stack([self.preprocessing.transform()(images.image(int(position))) for position in positions])
-        now = self._maps(pixels).transpose(0, 2, 3, 1)
-        maps, exponents = (file.read(positions) for file in files)
-        kept = maps.astype(np.float32) * np.ldexp(np.float32(1), exponents)[:, None, None, None]
+        positions = np.unique(np.linspace(0, part.done - 1, _PROBED).round().astype(np.int64))
+        transform = self.preprocessing.transform()
+        now = self._maps(torch.stack([transform(part.images.image(int(position))) for position in positions]))
+        kept = _unpacked(part.maps.rows(), part.exponents.rows(), positions).numpy()
         largest = np.abs(now).max(axis=(1, 2, 3), keepdims=True)
         return bool((np.abs(kept - now) <= _TOLERANCE * largest).all())
 
 
-def _layouts(shape: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], np.dtype[Any]], tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape and dtype of the rows of both files, for maps (n_features, h, w)."""
-    n_features, height, width = shape
-    return ((height, width, n_features), np.dtype("<f2")), ((), np.dtype("i1"))
+# -- half precision ------------------------------------------------------------------------------------------------
 
 
-def _rows(maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int8]]:
-    """Rows and exponents of maps (B, n_features, h, w).
-
-    Raises:
-        FloatingPointError: Maps are not finite; its argument is the position of the first image with such maps.
-    """
-    peaks = np.abs(maps).max(axis=(1, 2, 3))
-    broken = np.flatnonzero(~np.isfinite(peaks))
-    if len(broken):
-        raise FloatingPointError(int(broken[0]))
-    exponents = np.clip(np.frexp(peaks)[1] - _TOP, -126, 126)
+def _packed(maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int8]]:
+    """Rows and exponents of finite maps (B, h, w, n_features)."""
+    exponents = np.clip(np.frexp(np.abs(maps).max(axis=(1, 2, 3)))[1] - _TOP, -_FARTHEST, _FARTHEST).astype(np.int8)
     scaled = maps * np.ldexp(np.float32(1), -exponents)[:, None, None, None]
-    return np.ascontiguousarray(scaled.transpose(0, 2, 3, 1).astype("<f2")), exponents.astype(np.int8)
+    return scaled.astype(np.float16), exponents
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """An .npy file that grows row by row; its header says how many rows there will be."""
-
-    path: Path
-    length: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def header(self) -> bytes:
-        """What the file begins with."""
-        from io import BytesIO
-
-        stream = BytesIO()
-        description = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.length, *self.shape)}
-        np.lib.format.write_array_header_1_0(stream, description)
-        return stream.getvalue()
-
-    @property
-    def row(self) -> int:
-        """Bytes of a row."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole file."""
-        return len(self.header) + self.length * self.row
-
-    def on_disk(self) -> int:
-        """Bytes that are there."""
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def whole(self) -> int:
-        """Rows that are there."""
-        header = self.header
-        try:
-            with self.path.open("rb") as stream:
-                fits = stream.read(len(header)) == header
-        except OSError:
-            return 0
-        return min(self.length, max(0, self.on_disk() - len(header)) // self.row) if fits else 0
-
-    def read(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Some of the rows that are there."""
-        rows = np.memmap(self.path, self.dtype, "r", len(self.header), (self.whole(), *self.shape))
-        return np.asarray(rows)[positions]
-
-
-@contextmanager
-def _open_behind(files: list[_Rows], done: int) -> Iterator[list[IO[bytes]]]:
-    """Streams at the end of the first `done` rows; what lies behind them is cut off.
-
-    Raises:
-        RunFolderError: A file cannot be written.
-    """
-    streams: list[IO[bytes]] = []
-    try:
-        for file in files:
-            # Unbuffered: a buffer that cannot be written would raise a second time when it is closed.
-            stream: Any = file.path.open("r+b" if done else "wb", buffering=0)
-            streams.append(stream)
-            if not done:
-                _write_all(stream, file.header)
-            stream.truncate(len(file.header) + done * file.row)
-            stream.seek(0, 2)
-        yield streams
-    except OSError as error:
-        raise RunFolderError(
-            f"Cannot write the maps {str(files[0].path)!r}: {error.strerror or error}. Make room; the same command goes "
-            "on behind what is written."
-        ) from error
-    finally:
-        for stream in streams:
-            stream.close()
-
-
-def _write_all(stream: IO[bytes], values: bytes | npt.NDArray[Any]) -> None:
-    left = memoryview(values.reshape(-1).view(np.uint8) if isinstance(values, np.ndarray) else values)
-    while len(left):
-        left = left[stream.write(left) :]
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+def _unpacked(maps: npt.NDArray[np.float16], exponents: npt.NDArray[np.int8], rows: npt.NDArray[np.int64]) -> Tensor:
+    """Some of the maps, (B, h, w, n_features) float32; the inverse of `_packed` but for rounding."""
+    scales = np.ldexp(np.float32(1), exponents[rows])
+    return torch.from_numpy(maps[rows]).float().mul_(torch.from_numpy(scales)[:, None, None, None])

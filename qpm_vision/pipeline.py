@@ -41,7 +41,7 @@ from qpm_vision._preflight import (
 )
 from qpm_vision._progress import Reporter, SilentReporter
 from qpm_vision._work import Work, make_problem
-from qpm_vision.backbones import build_backbone, load_head
+from qpm_vision.backbones import load_head
 from qpm_vision.checkpoint import require_preprocessing
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, JoinedImages, load_data
@@ -50,6 +50,7 @@ from qpm_vision.evaluation import Scores
 from qpm_vision.explain import Explainer, closest_pair, collect_gallery, plot_comparison, plot_overview
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.labels import draw_assignment, draw_convergence
+from qpm_vision.feature_cache import FeatureCache
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import STAGES, RunFolder, RunFolderError
@@ -115,11 +116,13 @@ def _run(config: RunConfig, place: RunFolder, data: ImageData | None, report: Re
         if finished:
             report.message(f"{place.path}: {', '.join(finished)} already finished")
         work = Work(config, place, report, images)
+        cache = FeatureCache(place.path / "maps")
         for stage in STAGES:
             if stage in finished:
                 continue
             report.message(f"{stage} …")
             began = time.perf_counter()
+            work.cache_maps(cache)
             if is_main() or stage in _BY_ALL:
                 _STAGES[stage](work)
             seconds = time.perf_counter() - began
@@ -127,6 +130,8 @@ def _run(config: RunConfig, place: RunFolder, data: ImageData | None, report: Re
                 place.mark_finished(stage, seconds)
             wait()
             report.message(f"{stage} done in {seconds:.1f} s")
+        if is_main():
+            cache.remove()
         _note_times(place)
     return place
 
@@ -206,16 +211,10 @@ def _described(data: ImageData) -> str:
 
 
 def _dense(work: Work) -> None:
-    torch.manual_seed(work.config.seed)
-    backbone = build_backbone(work.config.backbone, weights=work.config.weights)
-    preprocessing = backbone.preprocessing
-    if work.config.size is not None:
-        preprocessing = dataclasses.replace(preprocessing, size=work.config.size)
-    model = work.prepared(DenseClassifier(backbone, work.n_classes))
+    backbone, preprocessing = work.untrained()
     with torch.no_grad():
-        side = min(
-            model.eval()(torch.zeros(1, 3, preprocessing.size, preprocessing.size, device=work.device)).maps.shape[2:]
-        )
+        side = min(backbone.eval()(torch.zeros(1, 3, preprocessing.size, preprocessing.size)).shape[2:])
+    model = work.prepared(DenseClassifier(backbone, work.n_classes))
     if side < _COARSE:
         work.report.message(
             f"note: the maps have {side} × {side} places only, so pictures cannot show exactly where a feature is; "
@@ -325,15 +324,16 @@ def _explanation(work: Work) -> None:
         on_images=work.counter("looking for the best images", len(images)),
     )
     work.folder.write_npz("gallery.npz", gallery.to_arrays())
-    explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device)
     similarity = np.corrcoef(work.folder.read_npz("statistics.npz")["A"])
     result = _read_assignment(work.folder)
-    figures = {
-        "classes": plot_overview(explainer)[0],
-        "comparison": plot_comparison(explainer, *closest_pair(explainer.weights, similarity))[0],
-        "assignment": draw_assignment(result),
-        "convergence": draw_convergence(result),
-    }
+    with work.whole(model):
+        explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device)
+        figures = {
+            "classes": plot_overview(explainer)[0],
+            "comparison": plot_comparison(explainer, *closest_pair(explainer.weights, similarity))[0],
+            "assignment": draw_assignment(result),
+            "convergence": draw_convergence(result),
+        }
     for name, figure in figures.items():
         work.folder.write_path(f"figures/{name}.png", partial(figure.savefig, dpi=150))
 

@@ -236,8 +236,8 @@ AUGMENTATIONS: dict[str, Callable[[int], Augmentation | None]] = {
 """By name, what makes the augmentation for images of a size.
 
 "none": nothing. "shift": moves by up to a sixteenth of the size each way, for small images and short trainings.
-"flip": mirrors every other image, left for right. "paper": flip, colour jitter of 0.1, TrivialAugment, random crop with a
-padding of 4 pixels. Neither is for images whose classes a mirror changes, such as letters.
+"flip": mirrors every other image, left for right. "paper": flip, colour jitter of 0.1, TrivialAugment, random crop with
+a padding of 4 pixels. Neither of both is for images whose classes a mirror changes, such as letters.
 """
 
 MAP_AUGMENTATIONS = ("none", "flip")

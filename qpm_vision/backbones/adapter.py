@@ -61,7 +61,9 @@ def with_adapter(frozen: Backbone, n_features: int) -> Backbone:
         'module.adapter.0.weight'
     """
     if isinstance(n_features, bool) or not isinstance(n_features, int) or n_features < 1:
-        raise InvalidInputError(f"The 'adapter' parameter must be an integer of at least 1, or None. Got {n_features!r}.")
+        raise InvalidInputError(
+            f"The 'adapter' parameter must be an integer of at least 1, or None. Got {n_features!r}."
+        )
     hidden = max(1, n_features // 2)
     adapter = nn.Sequential(
         nn.Conv2d(frozen.n_features, hidden, 1, bias=False),

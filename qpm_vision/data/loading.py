@@ -69,13 +69,15 @@ def make_loader(
             raise InvalidInputError(
                 f"The '{name}' parameter must be a whole number of at least {least}. Got {value!r}."
             )
-    prepared = isinstance(images, PreparedImages)
-    workers = 0 if prepared else workers  # what is read only is not worth the way from another process
+    dataset: Dataset[Any] = _Transformed(images, transform)
+    if isinstance(images, PreparedImages):
+        dataset = _Prepared(images, transform)
+        workers = 0  # what is only read is not worth the way from another process
     return Loader(
-        _Prepared(images, transform) if prepared else _Transformed(images, transform),
+        dataset,
         batch_sampler=_SeededBatches(len(images), int(batch_size), int(least_batch), shuffle, int(seed), share),
         num_workers=int(workers),
-        collate_fn=_as_it_is if prepared else _collate,
+        collate_fn=_as_it_is if isinstance(dataset, _Prepared) else _collate,
         # Its own generator: without one every pass would draw a number from torch's global generator.
         generator=torch.Generator().manual_seed(int(seed)),
         worker_init_fn=_leave_ctrl_c_to_the_main_process,
@@ -207,7 +209,7 @@ def _collate(samples: list[tuple[Tensor, int] | _Failure]) -> tuple[Tensor, Tens
     return torch.stack(pixels), torch.tensor(labels, dtype=torch.int64)
 
 
-def _as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
