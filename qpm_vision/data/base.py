@@ -18,9 +18,20 @@ from qpm_vision.data.images import UnreadableImageError, read_image
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from qpm_vision.data.parts import Parts
 
-__all__ = ["ArrayImages", "CachedImages", "FileImages", "ImageData", "ImageSet", "JoinedImages", "SkippedImage"]
+__all__ = [
+    "ArrayImages",
+    "CachedImages",
+    "FileImages",
+    "ImageData",
+    "ImageSet",
+    "JoinedImages",
+    "PreparedImages",
+    "SkippedImage",
+]
 
 _LARGEST_EDGE: Final = 2**30
 
@@ -73,6 +84,26 @@ class ImageSet(ABC):
             indices: (M,) whole numbers in 0 … N − 1.
         """
         return _Subset(self, indices)
+
+
+class PreparedImages(ImageSet):
+    """Images beside which lies what a model takes in place of their pixels."""
+
+    @abstractmethod
+    def inputs(self, positions: Sequence[int], seeds: Sequence[int], transform: Any) -> Tensor:
+        """What a model takes, for several images.
+
+        Args:
+            positions: Which.
+            seeds: Of what is random, one for each.
+            transform: What would be done to the pixels.
+
+        Returns:
+            (B, …) float32.
+
+        Raises:
+            InvalidInputError: The transform cannot act on what is kept.
+        """
 
 
 class ArrayImages(ImageSet):
