@@ -9,7 +9,7 @@ import numpy as np
 
 from qpm_vision.data.base import ImageData, ImageSet
 
-__all__ = ["data_identity", "identity_differences", "images_digest"]
+__all__ = ["content_digest", "data_identity", "identity_differences"]
 
 
 def data_identity(data: ImageData) -> dict[str, Any]:
@@ -28,12 +28,20 @@ def data_identity(data: ImageData) -> dict[str, Any]:
 
 
 def images_digest(*sets: ImageSet) -> str:
-    """A number that is equal for sets with equal names and labels in the same order."""
+    """A number that is equal for sets with equal names and labels in the same order, whatever their pixels."""
     digest = hashlib.sha256()
     for images in sets:
         digest.update(np.ascontiguousarray(images.labels, dtype=np.int64).tobytes())
         for position in range(len(images)):
             digest.update(images.name(position).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def content_digest(images: ImageSet) -> str:
+    """A number that is equal for sets with equal names, labels and pixels in the same order, by their fingerprints."""
+    digest = hashlib.sha256(images_digest(images).encode())
+    for position in range(len(images)):
+        digest.update(images.fingerprint(position))
     return digest.hexdigest()
 
 

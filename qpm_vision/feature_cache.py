@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from qpm_opt import InvalidInputError, QPMError
-from qpm_vision._data_identity import images_digest
+from qpm_vision._data_identity import content_digest
 from qpm_vision._progress import Reporter
 from qpm_vision._row_file import RowFile
 from qpm_vision.data import ImageData, ImageSet, PreparedImages, make_loader
@@ -304,7 +304,7 @@ class _Filling:
         """Remove maps that are not of these images and this backbone, and note what the maps are of."""
         identity = {
             "format": _FORMAT,
-            "images": {name: images_digest(part.images) for name, part in parts.items()},
+            "images": {name: content_digest(part.images) for name, part in parts.items()},
             "backbone": self.frozen.name,
             "weights": weights_digest(self.frozen),
             "precision": str(self.frozen.precision).removeprefix("torch."),
