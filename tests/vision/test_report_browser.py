@@ -142,7 +142,6 @@ def test_every_view(browser: Browser, address: str, reported: Reported, width: i
     assert page.get_by_role("heading", name=f"Why {names[wrong.predicted]} and not {names[wrong.label]}?").count() == 1
     seen.drawn()
     assert seen.fits()
-    watched.drawn()  # a page that is left while it decodes images complains about them
     page.reload()
     seen.headed(wrong.name)
     seen.end()
