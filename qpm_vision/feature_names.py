@@ -11,7 +11,8 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from qpm_opt import Assignment, InvalidInputError
+from qpm_opt import InvalidInputError
+from qpm_vision._work import read_assignment
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
 __all__ = [
@@ -48,10 +49,7 @@ def kept_features(folder: RunFolder) -> tuple[int, ...]:
         RunFolderError: The run has no assignment yet, or it is damaged.
     """
     folder.require("assignment", "has no features yet")
-    try:
-        return tuple(int(number) for number in Assignment.load(folder.path / "assignment.npz").selected)
-    except InvalidInputError as error:
-        raise RunFolderError(f"{error} Train again with `--redo assignment`.") from error
+    return tuple(int(number) for number in read_assignment(folder).selected)
 
 
 def feature_names(folder: RunFolder) -> dict[int, str]:

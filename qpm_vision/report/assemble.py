@@ -14,6 +14,7 @@ import numpy.typing as npt
 from qpm_opt import Assignment, AssignmentProblem
 from qpm_vision.config import RunConfig
 from qpm_vision.explain.colours import feature_colours
+from qpm_vision.explain.matrix import matrix_order
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.report import costs, kinship
 from qpm_vision.report.activity import correlations, histogram, separation
@@ -99,6 +100,7 @@ def assemble(material: Material) -> Report:
     apart = _by_confusion(kinship.pairs_one_feature_apart(weights), mistakes, similarity)
     features = _features(material, correlation, place)
     _, height, width = seen.average.shape
+    class_order, feature_order = matrix_order(weights)
     swaps = costs.swaps(material.problem, material.assignment, _SWAPS)
     classes = _classes(material, similarity, swaps, place)
     return Report(
@@ -120,8 +122,8 @@ def assemble(material: Material) -> Report:
         close=[place[row] for row in selection.close],
         maps=MapFormat(height, width, LEVELS, thumbnail_format(), material.side),
         confusions=mistakes,
-        class_order=kinship.class_order(weights, similarity),
-        feature_order=kinship.feature_order(weights),
+        class_order=class_order.tolist(),
+        feature_order=feature_order.tolist(),
         n_apart=len(apart),
         apart=apart[:_MOST_PAIRS],
         optimisation=_optimisation(material),

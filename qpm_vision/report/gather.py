@@ -8,9 +8,9 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-from qpm_opt import Assignment, AssignmentProblem, InvalidInputError
+from qpm_opt import InvalidInputError
 from qpm_vision._progress import Reporter, SilentReporter
-from qpm_vision._work import Work
+from qpm_vision._work import Work, read_assignment, read_problem
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, load_data
 from qpm_vision.explain import Explainer, load_explainer
@@ -20,7 +20,7 @@ from qpm_vision.report.contents import Report
 from qpm_vision.report.pictures import take_pictures
 from qpm_vision.report.selection import amounts, select_images
 from qpm_vision.report.sight import Sight, evenly_spread, look
-from qpm_vision.run_folder import RunFolder, RunFolderError
+from qpm_vision.run_folder import RunFolder
 
 __all__ = ["SPLITS", "gather_report"]
 
@@ -66,7 +66,7 @@ def gather_report(
     config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
     known = load_data(config.data, **config.division) if data is None else data
     work = Work(config, folder, SilentReporter() if reporter is None else reporter, known)
-    problem, assignment = _optimised(folder)
+    problem, assignment = read_problem(folder), read_assignment(folder)
     explainer = load_explainer(folder, data=known, device=work.device)
     with work.report:
         tested = _look(work, explainer, known.test, np.arange(len(known.test)), "test images")
@@ -111,16 +111,6 @@ def gather_report(
             side=min(wanted.side, explainer.preprocessing.size),
         )
     )
-
-
-def _optimised(folder: RunFolder) -> tuple[AssignmentProblem, Assignment]:
-    try:
-        return (
-            AssignmentProblem.load(folder.path / "problem.npz"),
-            Assignment.load(folder.path / "assignment.npz"),
-        )
-    except InvalidInputError as error:
-        raise RunFolderError(f"{error} Train again with `--redo assignment`.") from error
 
 
 def _look(work: Work, explainer: Explainer, images: ImageSet, positions: npt.NDArray[np.int64], task: str) -> Sight:

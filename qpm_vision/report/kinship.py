@@ -1,4 +1,4 @@
-"""How classes are related by the features that they share: nearest classes, what differs, an order for a table."""
+"""How classes are related by the features that they share: nearest classes, and what differs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qpm_vision._comparison_measures import class_cosines, features_lacking
+from qpm_vision._comparison_measures import features_lacking
 
-__all__ = ["Difference", "class_order", "difference", "feature_order", "nearest_classes", "pairs_one_feature_apart"]
+__all__ = ["Difference", "difference", "nearest_classes", "pairs_one_feature_apart"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
-
-_TIE_BREAK = 0.05
-"""How much the similarity of classes over all features counts beside the features that they share."""
-_MOST_FOR_BEST_ORDER = 400
-"""Leaves up to which neighbours in a clustering are arranged optimally, which takes time with the cube of them."""
 
 
 @dataclass(frozen=True)
@@ -76,37 +71,3 @@ def pairs_one_feature_apart(weights: npt.ArrayLike) -> IntArray:
     """Pairs of classes of which each has at most one feature that the other lacks, (m, 2), first < second."""
     matrix = (np.asarray(weights) > 0).astype(np.float64)
     return np.argwhere(np.triu(features_lacking(matrix) == 1, k=1)).astype(np.int64)
-
-
-def class_order(weights: npt.ArrayLike, similarity: FloatArray) -> list[int]:
-    """Classes in an order in which those that share features stand together (average linkage).
-
-    Args:
-        weights: W, (n_classes, n_select) of 0/1.
-        similarity: (n_classes, n_classes), larger for classes that are more alike; decides among equals.
-    """
-    distance = 1.0 - class_cosines(np.asarray(weights, dtype=np.float64))
-    return _leaves(distance + _TIE_BREAK * (1.0 - similarity))
-
-
-def feature_order(weights: npt.ArrayLike) -> list[int]:
-    """Columns of W in an order in which features that occur together stand together; unused ones come last."""
-    matrix = np.asarray(weights, dtype=np.float64)
-    used = np.flatnonzero(matrix.any(axis=0))
-    unused = np.setdiff1d(np.arange(matrix.shape[1]), used)
-    ordered = used[_leaves(1.0 - class_cosines(matrix.T[used]))]
-    return [*ordered.tolist(), *unused.tolist()]
-
-
-def _leaves(distance: FloatArray) -> list[int]:
-    from scipy.cluster.hierarchy import leaves_list, linkage
-    from scipy.spatial.distance import squareform
-
-    size = len(distance)
-    if size < 3:
-        return list(range(size))
-    symmetric = np.maximum((distance + distance.T) / 2, 0.0)
-    np.fill_diagonal(symmetric, 0.0)
-    tree = linkage(squareform(symmetric, checks=False), "average", optimal_ordering=size <= _MOST_FOR_BEST_ORDER)
-    leaves: list[int] = leaves_list(tree).tolist()
-    return leaves

@@ -14,9 +14,7 @@ from qpm_opt import Assignment, AssignmentProblem, solve_assignment
 from qpm_vision.report.costs import charged_pairs, prices, swaps
 from qpm_vision.report.findings import find
 from qpm_vision.report.kinship import (
-    class_order,
     difference,
-    feature_order,
     nearest_classes,
     pairs_one_feature_apart,
 )
@@ -144,17 +142,6 @@ def test_what_differs_against_sets(seed: int) -> None:
             key=lambda other: (-len(sets[index] & sets[other]), -alike[index, other]),
         )
         assert [entry.class_index for entry in near] == others[:4]
-
-
-def test_orders_bring_together_what_belongs_together() -> None:
-    weights = np.array([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0]])
-    order = class_order(weights, np.zeros((4, 4)))
-    assert sorted(order) == [0, 1, 2, 3]
-    assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset((0, 2)), frozenset((1, 3))}
-    columns = feature_order(weights)
-    assert columns[-1] == 4
-    assert {frozenset(columns[:2]), frozenset(columns[2:4])} == {frozenset((0, 1)), frozenset((2, 3))}
-    assert class_order(weights[:2], np.zeros((2, 2))) == [0, 1]
 
 
 def test_findings_name_what_is_wrong() -> None:
