@@ -5,6 +5,8 @@ python -m benchmarks run --quick                         # a minute, as in CI
 python -m benchmarks run --suite ladder --seeds 3        # every size, every solver
 python -m benchmarks run --instance my.npz --solver decomposition --solver cpsat
 python -m benchmarks report results/ladder               # tables and plots again
+
+Of the vision side: python -m benchmarks.vision, benchmarks.streaming_similarity, benchmarks.scale
 """
 
 from __future__ import annotations

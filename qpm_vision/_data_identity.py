@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from qpm_vision.data.base import ImageData
+from qpm_vision.data.base import ImageData, ImageSet
 
-__all__ = ["data_identity", "identity_differences"]
+__all__ = ["content_digest", "data_identity", "identity_differences"]
 
 
 def data_identity(data: ImageData) -> dict[str, Any]:
@@ -17,19 +17,32 @@ def data_identity(data: ImageData) -> dict[str, Any]:
 
     Equal for the same images in the same order and split, shown in the same way.
     """
-    digest = hashlib.sha256()
-    for images in (data.train, data.test):
-        digest.update(np.ascontiguousarray(images.labels, dtype=np.int64).tobytes())
-        for position in range(len(images)):
-            digest.update(images.name(position).encode() + b"\0")
     return {
         "name": data.name,
         "n_train": len(data.train),
         "n_test": len(data.test),
         "class_names": list(data.class_names),
         "cropping": data.cropping,
-        "digest": digest.hexdigest(),
+        "digest": images_digest(data.train, data.test),
     }
+
+
+def images_digest(*sets: ImageSet) -> str:
+    """A number that is equal for sets with equal names and labels in the same order, whatever their pixels."""
+    digest = hashlib.sha256()
+    for images in sets:
+        digest.update(np.ascontiguousarray(images.labels, dtype=np.int64).tobytes())
+        for position in range(len(images)):
+            digest.update(images.name(position).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def content_digest(images: ImageSet) -> str:
+    """A number that is equal for sets with equal names, labels and pixels in the same order, by their fingerprints."""
+    digest = hashlib.sha256(images_digest(images).encode())
+    for position in range(len(images)):
+        digest.update(images.fingerprint(position))
+    return digest.hexdigest()
 
 
 def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -85,13 +85,14 @@ def refuse_misfit(config: RunConfig, data: ImageData, *, trained: bool) -> None:
         backend_version(config.solver)
     if trained:
         return
-    backbone = build_backbone(config.backbone, weights=config.weights)
+    backbone = build_backbone(config.backbone, weights=config.weights, adapter=config.adapter)
     if not config.dense.epochs:
         load_head(torch.nn.Linear(backbone.n_features, n_classes), config.backbone, config.weights)
     if config.n_select > backbone.n_features:
         raise InvalidInputError(
-            f"The 'n_select' parameter must be at most the {backbone.n_features} features of the backbone "
-            f"{config.backbone!r}. Got {config.n_select}."
+            f"The 'n_select' parameter must be at most the {backbone.n_features} features of the "
+            + (f"backbone {config.backbone!r}" if config.adapter is None else "adapter")
+            + f". Got {config.n_select}."
         )
     if config.size is not None and config.size < backbone.least_size:
         raise InvalidInputError(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ from qpm_opt import (
 )
 from qpm_vision._preflight import pick_device
 from qpm_vision._progress import Reporter
+from qpm_vision.backbones import Backbone, adapter_alone, build_backbone, frozen_part, with_frozen
 from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, make_loader
 from qpm_vision.distributed import share, world_size
 from qpm_vision.evaluation import Scores, evaluate
-from qpm_vision.model import Classifier, QPMClassifier
+from qpm_vision.feature_cache import FeatureCache
+from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import RunFolder, RunFolderError
 from qpm_vision.statistics import feature_redundancy
@@ -120,12 +123,21 @@ def read_assignment(folder: RunFolder) -> Assignment:
 
 @dataclass
 class Work:
-    """A run folder with the data and the device; models are loaded from the folder when they are asked for."""
+    """A run folder with the data and the device; models are loaded from the folder when they are asked for.
+
+    Attributes:
+        config: What to do.
+        folder: The run folder.
+        report: Told about progress.
+        data: The images; after `cache_maps` those of a frozen backbone with their maps, which batches then hold.
+        frozen: The backbone whose maps are cached; models then have the adapter alone. None: models take images.
+    """
 
     config: RunConfig
     folder: RunFolder
     report: Reporter
     data: ImageData
+    frozen: Backbone | None = None
 
     @property
     def n_classes(self) -> int:
@@ -138,6 +150,45 @@ class Work:
         device = pick_device(self.config.device)
         _log.info("computing on %s", device)
         return device
+
+    def untrained(self) -> tuple[Backbone, Preprocessing]:
+        """The backbone that the run begins with, and the preprocessing of its images."""
+        torch.manual_seed(self.config.seed)
+        backbone = build_backbone(self.config.backbone, weights=self.config.weights, adapter=self.config.adapter)
+        preprocessing = backbone.preprocessing
+        if self.config.size is not None:
+            preprocessing = replace(preprocessing, size=self.config.size)
+        return backbone, preprocessing
+
+    def cache_maps(self, cache: FeatureCache) -> None:
+        """From now on read the maps of a frozen backbone in place of images; nothing where none is frozen.
+
+        All processes must ask for it.
+        """
+        if self.config.adapter is None or self.frozen is not None:
+            return
+        if "dense" in self.folder.stages():
+            model, preprocessing = self.load("dense.safetensors", DenseClassifier)
+            backbone: Backbone = model.backbone
+        else:
+            backbone, preprocessing = self.untrained()
+        frozen = frozen_part(backbone)
+        if frozen is None:
+            raise RunFolderError(
+                f"The dense model in {str(self.folder.path)!r} must have an adapter behind a frozen backbone. Got one "
+                "without; train again with `--redo dense`."
+            )
+        frozen.precision = getattr(torch, self.config.precision)
+        self.data = cache.images(
+            self.data,
+            frozen,
+            preprocessing,
+            report=self.report,
+            device=self.device,
+            batch_size=self.config.dense.batch_size,
+            workers=self.config.workers,
+        )
+        self.frozen = frozen
 
     def load(self, name: str, kind: type[Any]) -> tuple[Any, Preprocessing]:
         """A model of the folder, on the device, and its preprocessing.
@@ -158,20 +209,37 @@ class Work:
         return self.prepared(model), preprocessing
 
     def prepared(self, model: Any) -> Any:
-        """A model on the device, its backbone computing in the precision of the run, compiled if that is wanted."""
+        """A model on the device, its backbone computing in the precision of the run, compiled if that is wanted.
+
+        Where maps are cached, it takes them in place of images.
+        """
+        if self.frozen is not None:
+            model.backbone = adapter_alone(model.backbone)
         model.backbone.precision = getattr(torch, self.config.precision)
         if self.config.compile:
             model.backbone.module.compile()
         return model.to(self.device)
 
+    @contextmanager
+    def whole(self, model: Classifier) -> Iterator[None]:
+        """Let a model take images, also where maps are cached, as long as the block lasts."""
+        backbone = model.backbone
+        if self.frozen is not None:
+            model.backbone = with_frozen(self.frozen, backbone)
+        try:
+            yield
+        finally:
+            model.backbone = backbone
+
     def save(self, path: str | os.PathLike[str], model: Classifier, preprocessing: Preprocessing) -> None:
-        """Write a model with the names of the classes and the configuration."""
-        save_checkpoint(
-            path,
-            model,
-            preprocessing,
-            {"class_names": list(self.data.class_names), "config": self.config.to_dict()},
-        )
+        """Write a model, whole, with the names of the classes and the configuration."""
+        with self.whole(model):
+            save_checkpoint(
+                path,
+                model,
+                preprocessing,
+                {"class_names": list(self.data.class_names), "config": self.config.to_dict()},
+            )
 
     def batches(self, images: ImageSet, preprocessing: Preprocessing) -> Iterable[tuple[Tensor, Tensor]]:
         """Un-augmented batches in order; none of no images."""

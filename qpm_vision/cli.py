@@ -355,6 +355,7 @@ def _configured(arguments: argparse.Namespace) -> RunConfig:
 _RUN_OPTIONS = (
     "backbone",
     "weights",
+    "adapter",
     "size",
     "n_select",
     "n_per_class",
@@ -631,6 +632,12 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
         "--weights", help="file or folder with its weights, or random (default: those that it comes with)"
     )
     model.add_argument(
+        "--adapter",
+        type=int,
+        metavar="N",
+        help="freeze the backbone, compute its maps once, and train N features behind it (512 in the recipe frozen)",
+    )
+    model.add_argument(
         "--size", type=int, help="side of the images in pixels (default: what the backbone was made for)"
     )
     model.add_argument("--n-select", type=int, help="features to keep (default: 50)")
@@ -644,7 +651,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
         "--fine-tuning-epochs", type=int, help="epochs of the interpretable model (small: 4, more; paper-cub: 40)"
     )
     training.add_argument("--batch-size", type=int, help="images in a batch (small: 32; paper-cub: 16)")
-    training.add_argument("--augmentation", help="none, shift or paper (small: shift)")
+    training.add_argument("--augmentation", help="none, flip, shift or paper (small: shift)")
     training.add_argument("--seed", type=int, help="of everything random (default: 0)")
     training.add_argument("--test-share", type=float, help="where the data have no test set (default: 0.25)")
     training.add_argument(

@@ -49,6 +49,7 @@ from qpm_vision.baselines import Choice, refit_q_senn
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, load_data
 from qpm_vision.evaluation import GROUNDING_PAIRS
+from qpm_vision.feature_cache import FeatureCache
 from qpm_vision.metrics import structural_grounding
 from qpm_vision.model import Classifier, QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
@@ -242,7 +243,10 @@ class _Comparison:
         if finished:
             report.message(f"{self.out.path}: {len(finished)} of {len(jobs)} already finished")
         rows: dict[_Job, Row] = {job: self._read(job) for job in finished}
+        cache = FeatureCache(self.out.path / "maps")
         try:
+            if len(rows) < len(jobs):
+                self.work.cache_maps(cache)
             for job in jobs:
                 if job in rows:
                     continue
@@ -260,6 +264,7 @@ class _Comparison:
             raise
         finally:
             self.choices.scratch.unlink(missing_ok=True)
+        cache.remove()
         listed = [rows[job] for job in jobs]
         self._write_tables(listed)
         return [{name: row.get(name) for name in COLUMNS} for row in listed]

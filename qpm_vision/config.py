@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from qpm_opt import InvalidInputError, backend_names
+from qpm_vision.preprocessing import MAP_AUGMENTATIONS
 from qpm_vision.recipes import read_recipe
 from qpm_vision.training_settings import SMALL_DENSE, SMALL_FINE_TUNING, TrainingSettings
 
@@ -34,6 +35,9 @@ class RunConfig:
         data: What `load_data` takes: "digits", "cub-cropped:DIR", "csv:FILE", a path, …
         backbone: What `build_backbone` takes: "resnet50-stride8", "timm:NAME", "hf:DIR", "my.module:build", …
         weights: File or folder with the weights of the backbone, or "random"; None: those that it comes with.
+        adapter: Number of features of an adapter that is trained in place of the backbone, which stays as it is; its
+            maps are computed once. Both trainings then have an augmentation of `MAP_AUGMENTATIONS`. None: the backbone
+            itself is trained.
         size: Side of the input images in pixels; None: what the backbone was made for.
         n_select: Features to keep.
         n_per_class: Features of each class.
@@ -67,6 +71,7 @@ class RunConfig:
     data: str
     backbone: str = "efficientnet-lite0"
     weights: str | None = None
+    adapter: int | None = None
     size: int | None = None
     n_select: int = 50
     n_per_class: int = 5
@@ -96,6 +101,8 @@ class RunConfig:
             raise _wrong("weights", "a path, 'random' or None", self.weights)
         if self.size is not None:
             _require_integer("size", self.size, 1)
+        if self.adapter is not None:
+            _require_integer("adapter", self.adapter, 1)
         if self.micro_batch is not None:
             _require_integer("micro_batch", self.micro_batch, 2)
         for name in ("compile", "tensorboard"):
@@ -104,6 +111,8 @@ class RunConfig:
         for name in _STAGES:
             if not isinstance(getattr(self, name), TrainingSettings):
                 raise _wrong(name, "a TrainingSettings", getattr(self, name))
+        if self.adapter is not None:
+            self._require_trainings_of_adapter()
         if self.n_per_class > self.n_select:
             raise _wrong("n_per_class", f"at most n_select = {self.n_select}", self.n_per_class)
         if isinstance(self.threshold, str):
@@ -124,6 +133,21 @@ class RunConfig:
                     f"The '{name}' parameter must be one of {', '.join(known)}. Got {value!r}."
                     + _nearest(str(value), known)
                 )
+
+    def _require_trainings_of_adapter(self) -> None:
+        for name in _STAGES:
+            augmentation = getattr(self, name).augmentation
+            if augmentation not in MAP_AUGMENTATIONS:
+                raise InvalidInputError(
+                    f"The '{name}.augmentation' parameter must be {' or '.join(MAP_AUGMENTATIONS)} where an adapter is "
+                    f"trained, because the maps of the backbone are computed once. Got {augmentation!r}; use another "
+                    "one, or the recipe 'frozen'."
+                )
+        if not self.dense.epochs:
+            raise InvalidInputError(
+                "The 'dense.epochs' parameter must be at least 1 where an adapter is trained, because it comes without "
+                "weights. Got 0."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""

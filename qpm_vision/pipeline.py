@@ -38,7 +38,7 @@ from qpm_vision._preflight import (
 )
 from qpm_vision._progress import Reporter, SilentReporter
 from qpm_vision._work import Work, make_problem, read_assignment
-from qpm_vision.backbones import build_backbone, load_head
+from qpm_vision.backbones import load_head
 from qpm_vision.checkpoint import require_preprocessing
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, JoinedImages, load_data
@@ -55,6 +55,7 @@ from qpm_vision.explain import (
 from qpm_vision.explain.convergence import draw_convergence
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.extraction import extract, forget_extraction
+from qpm_vision.feature_cache import FeatureCache
 from qpm_vision.feature_names import NAMES, feature_names
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
@@ -124,11 +125,13 @@ def _run(config: RunConfig, place: RunFolder, data: ImageData | None, report: Re
         if finished:
             report.message(f"{place.path}: {', '.join(finished)} already finished")
         work = Work(config, place, report, images)
+        cache = FeatureCache(place.path / "maps")
         for stage in STAGES:
             if stage in finished:
                 continue
             report.message(f"{stage} …")
             began = time.perf_counter()
+            work.cache_maps(cache)
             if is_main() or stage in _BY_ALL:
                 _STAGES[stage](work)
             seconds = time.perf_counter() - began
@@ -136,6 +139,8 @@ def _run(config: RunConfig, place: RunFolder, data: ImageData | None, report: Re
                 place.mark_finished(stage, seconds)
             wait()
             report.message(f"{stage} done in {seconds:.1f} s")
+        if is_main():
+            cache.remove()
         _note_times(place)
     return place
 
@@ -215,16 +220,10 @@ def _described(data: ImageData) -> str:
 
 
 def _dense(work: Work) -> None:
-    torch.manual_seed(work.config.seed)
-    backbone = build_backbone(work.config.backbone, weights=work.config.weights)
-    preprocessing = backbone.preprocessing
-    if work.config.size is not None:
-        preprocessing = dataclasses.replace(preprocessing, size=work.config.size)
-    model = work.prepared(DenseClassifier(backbone, work.n_classes))
+    backbone, preprocessing = work.untrained()
     with torch.no_grad():
-        side = min(
-            model.eval()(torch.zeros(1, 3, preprocessing.size, preprocessing.size, device=work.device)).maps.shape[2:]
-        )
+        side = min(backbone.eval()(torch.zeros(1, 3, preprocessing.size, preprocessing.size)).shape[2:])
+    model = work.prepared(DenseClassifier(backbone, work.n_classes))
     if side < _COARSE:
         work.report.message(
             f"note: the maps have {side} × {side} places only, so pictures cannot show exactly where a feature is; "
@@ -340,15 +339,16 @@ def _explanation(work: Work) -> None:
     )
     work.folder.write_npz("gallery.npz", gallery.to_arrays())
     names = feature_names(work.folder)
-    explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device, names)
     similarity = np.corrcoef(work.folder.read_npz("statistics.npz")["A"])
     result = read_assignment(work.folder)
-    figures = {
-        "classes": plot_overview(explainer)[0],
-        "comparison": plot_comparison(explainer, *closest_pair(explainer.weights, similarity))[0],
-        "assignment": plot_matrix(explainer)[0],
-        "convergence": draw_convergence(result),
-    }
+    with work.whole(model):
+        explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device, names)
+        figures = {
+            "classes": plot_overview(explainer)[0],
+            "comparison": plot_comparison(explainer, *closest_pair(explainer.weights, similarity))[0],
+            "assignment": plot_matrix(explainer)[0],
+            "convergence": draw_convergence(result),
+        }
     for name, figure in figures.items():
         work.folder.write_path(f"figures/{name}.png", partial(figure.savefig, dpi=150))
 

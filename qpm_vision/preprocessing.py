@@ -15,7 +15,7 @@ from PIL import Image
 
 from qpm_opt import InvalidInputError
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "ImageTransform", "Preprocessing"]
+__all__ = ["AUGMENTATIONS", "MAP_AUGMENTATIONS", "Augmentation", "Flip", "ImageTransform", "Preprocessing"]
 
 Augmentation: TypeAlias = Callable[[Image.Image], Image.Image]
 """Changes a square RGB image at random, keeping its size; draws from PyTorch's global generator; can be pickled."""
@@ -201,6 +201,15 @@ def _moved(side: int, by: int) -> npt.NDArray[np.intp]:
     return np.clip(np.arange(side, dtype=np.intp) - by, 0, side - 1)
 
 
+@dataclass(frozen=True)
+class Flip:
+    """Mirrors every other picture, left for right."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """The picture or its mirror image, at random."""
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if int(torch.randint(2, ())) else image
+
+
 class _Paper:
     """Flip, colour jitter, TrivialAugment and a random crop of the padded picture (QPM, Norrenbrock et al.)."""
 
@@ -237,17 +246,29 @@ def _none(size: int) -> None:  # noqa: ARG001
     return None
 
 
+def _flip(size: int) -> Flip:  # noqa: ARG001
+    return Flip()
+
+
 def _shift(size: int) -> _Shift:
     return _Shift(max(1, round(size * _SHIFT_SHARE)))
 
 
-AUGMENTATIONS: dict[str, Callable[[int], Augmentation | None]] = {"none": _none, "paper": _Paper, "shift": _shift}
+AUGMENTATIONS: dict[str, Callable[[int], Augmentation | None]] = {
+    "flip": _flip,
+    "none": _none,
+    "paper": _Paper,
+    "shift": _shift,
+}
 """By name, what makes the augmentation for images of a size.
 
 "none": nothing. "shift": moves by up to a sixteenth of the size each way, for small images and short trainings.
-"paper": flip, colour jitter of 0.1, TrivialAugment, random crop with a padding of 4 pixels; not for images whose
-classes a mirror changes, such as letters.
+"flip": mirrors every other image, left for right. "paper": flip, colour jitter of 0.1, TrivialAugment, random crop with
+a padding of 4 pixels. Neither of both is for images whose classes a mirror changes, such as letters.
 """
+
+MAP_AUGMENTATIONS = ("none", "flip")
+"""Those that can also act on maps: a mirrored map stands for the map of the mirrored image."""
 
 
 # -- checks --------------------------------------------------------------------------------------------------------

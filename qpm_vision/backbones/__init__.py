@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from qpm_opt import InvalidInputError
+from qpm_vision.backbones.adapter import adapter_alone, frozen_part, with_adapter, with_frozen
 from qpm_vision.backbones.base import (
     IMAGENET,
     Backbone,
@@ -41,11 +42,15 @@ __all__ = [
     "Backbone",
     "BackboneUnavailableError",
     "BackboneWeightsError",
+    "adapter_alone",
     "backbone_names",
     "build_backbone",
     "evaluation_mode",
+    "frozen_part",
     "load_head",
     "register_backbone",
+    "with_adapter",
+    "with_frozen",
 ]
 
 
@@ -100,6 +105,7 @@ def build_backbone(
     name: str,
     *,
     weights: str | os.PathLike[str] | None = None,
+    adapter: int | None = None,
     description: Mapping[str, Any] | None = None,
 ) -> Backbone:
     """Make a backbone.
@@ -108,6 +114,8 @@ def build_backbone(
         name: A name that `backbone_names` lists; "timm:NAME" for a model of timm; "hf:DIR" for a folder of the
             transformers library; or the import path of a function, "my.module:build".
         weights: A file or folder on this machine; "random"; or None for those that it comes with.
+        adapter: Number of features of an adapter to put behind it, which then is frozen; see `with_adapter`. None:
+            the backbone itself.
         description: `Backbone.description` of one that was made before, where its folder may be gone.
 
     Returns:
@@ -118,6 +126,8 @@ def build_backbone(
         BackboneWeightsError: It comes without weights and none were named, or those that were named do not fit.
         BackboneUnavailableError: A package that it needs is not installed; says which.
     """
+    if description is not None and "adapter" in description:
+        adapter, description = description["adapter"], description["frozen"]
     entry = _entry(name, description)
     if weights is None:
         if entry.ready is None:
@@ -132,7 +142,7 @@ def build_backbone(
             module = backbone.module
             load_weights(module.network if isinstance(module, FoldedNetwork) else module, weights)
     backbone.name = name
-    return backbone
+    return backbone if adapter is None else with_adapter(backbone, adapter)
 
 
 def _entry(name: str, description: Mapping[str, Any] | None) -> _Entry:

@@ -28,7 +28,16 @@ from pathlib import Path
 from qpm_opt import InvalidInputError
 from qpm_vision.data._split import check_split, stratified_split
 from qpm_vision.data.aircraft import load_aircraft
-from qpm_vision.data.base import ArrayImages, CachedImages, FileImages, ImageData, ImageSet, JoinedImages, SkippedImage
+from qpm_vision.data.base import (
+    ArrayImages,
+    CachedImages,
+    FileImages,
+    ImageData,
+    ImageSet,
+    JoinedImages,
+    PreparedImages,
+    SkippedImage,
+)
 from qpm_vision.data.csv_table import load_csv
 from qpm_vision.data.cub import load_cub
 from qpm_vision.data.digits import load_digits_data
@@ -50,6 +59,7 @@ __all__ = [
     "ImageSet",
     "JoinedImages",
     "Parts",
+    "PreparedImages",
     "SkippedImage",
     "UnreadableImageError",
     "data_names",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,20 @@ from qpm_vision.data.images import UnreadableImageError, read_image
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from qpm_vision.data.parts import Parts
 
-__all__ = ["ArrayImages", "CachedImages", "FileImages", "ImageData", "ImageSet", "JoinedImages", "SkippedImage"]
+__all__ = [
+    "ArrayImages",
+    "CachedImages",
+    "FileImages",
+    "ImageData",
+    "ImageSet",
+    "JoinedImages",
+    "PreparedImages",
+    "SkippedImage",
+]
 
 _LARGEST_EDGE: Final = 2**30
 
@@ -66,6 +78,18 @@ class ImageSet(ABC):
     def name(self, position: int) -> str:
         """What the image is called; the same for the same image in every subset and on every machine."""
 
+    def fingerprint(self, position: int) -> bytes:
+        """What is another one when the pixels that `image` gives are; the same for the same image in every subset.
+
+        Here a digest of the pixels. A set that knows a cheaper sign of change, such as the time at which a file was
+        written, may give that.
+
+        Raises:
+            UnreadableImageError: The file of the image cannot be read.
+        """
+        image = self.image(position)
+        return _digest(image.size, image.tobytes())
+
     def subset(self, indices: npt.ArrayLike) -> ImageSet:
         """The images at these positions, in this order, as a view.
 
@@ -73,6 +97,26 @@ class ImageSet(ABC):
             indices: (M,) whole numbers in 0 … N − 1.
         """
         return _Subset(self, indices)
+
+
+class PreparedImages(ImageSet):
+    """Images beside which lies what a model takes in place of their pixels."""
+
+    @abstractmethod
+    def inputs(self, positions: Sequence[int], seeds: Sequence[int], transform: Any) -> Tensor:
+        """What a model takes, for several images.
+
+        Args:
+            positions: Which.
+            seeds: Of what is random, one for each.
+            transform: What would be done to the pixels.
+
+        Returns:
+            (B, …) float32.
+
+        Raises:
+            InvalidInputError: The transform cannot act on what is kept.
+        """
 
 
 class ArrayImages(ImageSet):
@@ -131,6 +175,11 @@ class ArrayImages(ImageSet):
     def name(self, position: int) -> str:
         """The given name, or `image` and the position in the array."""
         return f"image {range(len(self))[position]}" if self._names is None else self._names[position]
+
+    def fingerprint(self, position: int) -> bytes:
+        """A digest of what lies in the array, and of the size that it is scaled to."""
+        pixels = self._pixels[position]
+        return _digest((pixels.shape, self._size), pixels.tobytes())
 
 
 class FileImages(ImageSet):
@@ -205,6 +254,16 @@ class FileImages(ImageSet):
         """The given name, or the path as it was given."""
         return (self._files if self._names is None else self._names)[position]
 
+    def fingerprint(self, position: int) -> bytes:
+        """A digest of the size of the file, the time at which it was written, and which part of it is shown."""
+        path = self._path(position)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise UnreadableImageError(path, error.strerror or str(error)) from error
+        box = None if self._boxes is None else self._boxes[position].tolist()
+        return _digest((status.st_size, status.st_mtime_ns, box, self._trim_bottom))
+
     def _path(self, position: int) -> Path:
         file = self._files[position]
         return Path(file) if self._root is None else self._root / file
@@ -268,6 +327,9 @@ class _Subset(ImageSet):
     def name(self, position: int) -> str:
         return self._source.name(int(self._indices[position]))
 
+    def fingerprint(self, position: int) -> bytes:
+        return self._source.fingerprint(int(self._indices[position]))
+
 
 class JoinedImages(ImageSet):
     """The images of two sets of the same classes, one after the other, as a view."""
@@ -286,6 +348,11 @@ class JoinedImages(ImageSet):
         """What its set calls it."""
         source, place = self._source(position)
         return source.name(place)
+
+    def fingerprint(self, position: int) -> bytes:
+        """That of its set."""
+        source, place = self._source(position)
+        return source.fingerprint(place)
 
     def _source(self, position: int) -> tuple[ImageSet, int]:
         place = range(len(self))[position]
@@ -387,6 +454,10 @@ def _checked_boxes(boxes: npt.ArrayLike, n_images: int) -> npt.NDArray[np.int32]
             f"Got {values[first].tolist()} for image {first}."
         )
     return np.concatenate([np.floor(values[:, :2]), np.ceil(values[:, 2:])], axis=1).astype(np.int32)
+
+
+def _digest(described: object, content: bytes = b"") -> bytes:
+    return hashlib.sha256(repr(described).encode() + b"\0" + content).digest()
 
 
 def _same_length(name: str, got: int, expected: int) -> None:

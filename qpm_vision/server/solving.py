@@ -49,6 +49,11 @@ class Solving:
         """Whether it still searches."""
         return self._thread.is_alive()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it still searches and nobody has cancelled it."""
+        return self.is_running and not self._cancelled.is_set()
+
     def cancel(self) -> None:
         """End the search soon; the best assignment so far remains."""
         self._cancelled.set()
@@ -110,7 +115,7 @@ class Solvings:
             TooManyError: `MOST_RUNNING` are under way.
         """
         with self._lock:
-            if sum(solving.is_running for solving in self._all.values()) >= MOST_RUNNING:
+            if sum(solving.is_wanted for solving in self._all.values()) >= MOST_RUNNING:
                 raise TooManyError(
                     f"At most {MOST_RUNNING} searches can be under way. Wait for one, or stop it in its tab."
                 )

@@ -4,6 +4,7 @@ import pickle
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -14,6 +15,7 @@ from qpm_vision.data import (
     FileImages,
     ImageData,
     ImageSet,
+    JoinedImages,
     SkippedImage,
     UnreadableImageError,
 )
@@ -246,3 +248,54 @@ def test_split_of_a_class_does_not_depend_on_the_others() -> None:
 def test_wrong_splits_are_refused(share, seed, name: str) -> None:
     with pytest.raises(InvalidInputError, match=name):
         stratified_split([0, 0], test_share=share, seed=seed)
+
+
+# -- fingerprints --------------------------------------------------------------------------------------------------
+
+
+def prints(images: ImageSet) -> list[bytes]:
+    return [images.fingerprint(position) for position in range(len(images))]
+
+
+def test_a_fingerprint_is_that_of_the_image_in_every_view(tmp_path: Path) -> None:
+    plain = ArrayImages(PIXELS, LABELS, NAMES)
+    for images in (plain, files(tmp_path), CachedImages(plain, list(PIXELS))):
+        known = prints(images)
+        assert len(set(known)) == len(images)
+        assert prints(images.subset([4, 1])) == [known[4], known[1]]
+        assert prints(JoinedImages(images, images.subset([3]))) == [*known, known[3]]
+    assert prints(ArrayImages(PIXELS.copy(), LABELS[::-1], NAMES)) == prints(plain)
+
+
+def test_a_fingerprint_changes_with_the_image(tmp_path: Path) -> None:
+    changed = PIXELS.copy()
+    changed[2, 0, 0, 0] ^= 1
+    only_one = [True, True, False, True, True, True]
+    for make in (lambda pixels: ArrayImages(pixels, LABELS, NAMES), _in_memory):
+        pairs = zip(prints(make(PIXELS)), prints(make(changed)), strict=True)
+        assert [old == new for old, new in pairs] == only_one
+    before = files(tmp_path)
+    known = prints(before)
+    assert prints(before) == known
+    Image.fromarray(changed[2]).save(tmp_path / "2.png")
+    assert [old == new for old, new in zip(known, prints(before), strict=True)] == only_one
+    assert prints(ArrayImages(PIXELS, LABELS, NAMES, size=50)) != prints(ArrayImages(PIXELS, LABELS, NAMES))
+    (tmp_path / "0.png").unlink()
+    with pytest.raises(UnreadableImageError, match=r"0\.png"):
+        before.fingerprint(0)
+
+
+def _in_memory(pixels: npt.NDArray[np.uint8]) -> ImageSet:
+    return CachedImages(ArrayImages(PIXELS, LABELS, NAMES), list(pixels))
+
+
+def test_another_part_of_the_same_file_is_another_image(tmp_path: Path) -> None:
+    paths = files(tmp_path).paths
+    boxes = np.tile([0, 0, 3, 3], (len(paths), 1))
+    others = boxes.copy()
+    others[5] = [1, 1, 4, 4]
+    whole = FileImages(paths, LABELS, NAMES)
+    cropped, shifted = (FileImages(paths, LABELS, NAMES, boxes=chosen) for chosen in (boxes, others))
+    assert not set(prints(whole)) & set(prints(cropped))
+    assert [a == b for a, b in zip(prints(cropped), prints(shifted), strict=True)] == [True] * 5 + [False]
+    assert not set(prints(whole)) & set(prints(FileImages(paths, LABELS, NAMES, trim_bottom=1)))

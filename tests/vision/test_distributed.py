@@ -92,6 +92,7 @@ def test_a_run_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
         assert figures[1][name] == (None if value is None else pytest.approx(value, rel=0.02)), name
 
 
+@pytest.mark.slow
 def test_from_the_command_line_one_process_tells(tmp_path: Path) -> None:
     words = f"train digits {tmp_path / 'run'} --backbone tiny-for-tests --n-select 6 --n-per-class 2 --device cpu"
     words += " --dense-epochs 1 --fine-tuning-epochs 1 --solve-seconds 5"

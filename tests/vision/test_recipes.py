@@ -75,6 +75,7 @@ def _check_paper_cub(place: RunFolder) -> None:
     assert rates == pytest.approx([0.005] * (len(rates) // 2) + [1e-4] * (len(rates) // 2))
 
 
+@pytest.mark.slow
 def test_the_paper_recipe_runs_on_cub_and_gives_every_figure(tmp_path: Path) -> None:
     small = "--n-select 12 --dense-epochs 1 --fine-tuning-epochs 1 --batch-size 8 --solve-seconds 5"
     _check_paper_cub(_paper_cub(tmp_path, 6, 32, small))

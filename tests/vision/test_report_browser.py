@@ -89,8 +89,15 @@ def watched(browser: Browser, address: str) -> Iterator[Watched]:
     opened.end()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize(
+    ("width", "theme"),
+    [
+        (390, "dark"),
+        (1400, "light"),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+        pytest.param(1400, "dark", marks=pytest.mark.slow),
+    ],
+)
 def test_every_view(browser: Browser, address: str, reported: Reported, width: int, theme: str) -> None:
     report, names = reported.report, reported.data.class_names
     seen = Watched(browser, address, width=width, theme=theme)
@@ -210,6 +217,7 @@ def test_names_are_used_and_exported(watched: Watched, reported: Reported, tmp_p
     page.get_by_label("What would you call it?").fill('red, "crown"')
     page.get_by_role("button", name="Name it").click()
     assert f"Feature {features[0].number} has this name already." in page.get_by_role("alert").inner_text()
+    watched.drawn()  # a page that is left while it decodes images complains about them
     page.reload()
     watched.headed("<b>tail</b>")
     with page.expect_download() as download:
@@ -228,6 +236,7 @@ def test_the_theme_is_kept(watched: Watched) -> None:
     light = page.evaluate(background)
     page.get_by_label("Colours").select_option("dark")
     assert page.evaluate(background) != light
+    watched.drawn()  # a page that is left while it decodes images complains about them
     page.reload()
     assert page.evaluate(background) != light
     assert page.get_by_label("Colours").input_value() == "dark"

@@ -151,7 +151,7 @@ function showDiff(result) {
     make("tr", {}, make("th", { textContent: name }), cell(number(before)), cell(number(after)));
   const cell = (text) => make("td", { textContent: text, className: "number" });
   const terms = make("table", {}, make("tbody", {},
-    make("tr", {}, make("th"), make("th", { textContent: "before" }), make("th", { textContent: "after" })),
+    make("tr", {}, make("th"), ...["before", "after"].map((textContent) => make("th", { textContent, className: "number" }))),
     row("objective", diff.objective_before, diff.objective_after),
     ...["similarity", "redundancy", "bias"].map((t) => row(t, diff.terms_before[t], diff.terms_after[t]))));
   const counted = (list) => list.map((f) => `${label(f.feature)} in ${f.classes}`).join(", ") || "none";
@@ -285,7 +285,7 @@ at("save").onclick = guarded(async () => {
   ({ version, steering } = await ask("PUT", "/api/steering", { steering, version }));
   keep();
   at("restore").hidden = true;
-  tell(`Saved. To make a run of it: qpm-vision steer ${run.path} NEWRUN --file ${run.path}/steer.yaml`, true);
+  tell(`Saved. To make a run of it: qpm-vision steer "${run.path}" NEWRUN --file "${run.path}/steer.yaml"`, true);
 });
 at("reload").onclick = guarded(async () => {
   await load(false);
