@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,8 @@ _FEATURES = 128
 _PER_CLASS = (8, 2)
 """Training and test images of a class."""
 _SHAPES = 24
+_TIMES = 5
+"""Every search is repeated as often, and the median taken: other work on the machine delays frames."""
 _SEARCHES = ("class 09", "0837", "feature 1", "zzz", "a")
 
 
@@ -144,7 +147,18 @@ def measured(page: Page, path: Path) -> dict[str, tuple[float, float]]:
     shown = page.evaluate("() => performance.getEntriesByName('first-view')[0].startTime")
     page.wait_for_load_state("load")
     loaded = page.evaluate("() => performance.getEntriesByType('navigation')[0].loadEventEnd")
-    answers = [
+    answers = [median(_answer(page, text) for _ in range(_TIMES)) for text in _SEARCHES]
+    return {
+        "first paint, s": (painted / 1000, 2.0),
+        "overview shown, s": (shown / 1000, 2.0),
+        "all loaded, s": (loaded / 1000, 10.0),
+        "slowest search, ms": (max(answers), 100.0),
+    }
+
+
+def _answer(page: Page, text: str) -> float:
+    """Milliseconds from typing a text to the painted answer."""
+    return float(
         page.evaluate(
             """(text) => new Promise((resolve) => {
                 const field = document.getElementById("search");
@@ -156,14 +170,7 @@ def measured(page: Page, path: Path) -> dict[str, tuple[float, float]]:
             })""",
             text,
         )
-        for text in _SEARCHES
-    ]
-    return {
-        "first paint, s": (painted / 1000, 2.0),
-        "overview shown, s": (shown / 1000, 2.0),
-        "all loaded, s": (loaded / 1000, 10.0),
-        "slowest search, ms": (max(answers), 100.0),
-    }
+    )
 
 
 if __name__ == "__main__":
