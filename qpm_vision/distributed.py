@@ -34,7 +34,7 @@ __all__ = [
 
 Value = TypeVar("Value")
 
-# While the first process solves, scores and draws, the others wait for it.
+# While the first process solves and draws, the others wait for it.
 _PATIENCE = timedelta(days=7)
 
 
