@@ -201,6 +201,24 @@ def _explain(arguments: argparse.Namespace) -> None:
     print(target)
 
 
+def _faithfulness(arguments: argparse.Namespace) -> None:
+    from qpm_vision._progress import make_reporter
+    from qpm_vision.faithfulness.measure import FIGURE, RESULT, measure_faithfulness
+    from qpm_vision.run_folder import RunFolder
+
+    folder = RunFolder.open(arguments.run)
+    result = measure_faithfulness(
+        folder,
+        images=arguments.images,
+        seed=arguments.seed,
+        data=_moved_data(folder, arguments.data),
+        device=arguments.device,
+        reporter=make_reporter(),
+    )
+    print(result)
+    print(f"\nwritten to {folder.path / RESULT} and {folder.path / FIGURE}")
+
+
 def _report(arguments: argparse.Namespace) -> None:
     from qpm_vision._progress import make_reporter
     from qpm_vision.report import write_report
@@ -552,6 +570,17 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--matrix", action="store_true", help="which class has which feature")
     explain.add_argument("--data", help="where the images of the run are now (default: where they were)")
     explain.add_argument("--out", metavar="FILE", help="picture to write, .png, .pdf or .svg (default: in RUN/figures)")
+
+    faithfulness = _command(
+        commands, "faithfulness", _faithfulness, "measure how far the heat maps of a run can be trusted"
+    )
+    faithfulness.add_argument("run", metavar="RUN", help="run folder")
+    faithfulness.add_argument(
+        "--images", type=int, default=100, metavar="N", help="test images to perturb (default: %(default)s)"
+    )
+    faithfulness.add_argument("--seed", type=int, default=0, help="of their choice and all else that is random")
+    faithfulness.add_argument("--data", help="where the images of the run are now (default: where they were)")
+    faithfulness.add_argument("--device", default="auto", help="cpu, cuda, … (default: what is there)")
 
     report = _command(commands, "report", _report, "write a page about a run: classes, features, mistakes")
     report.add_argument("run", metavar="RUN", help="run folder")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from qpm_opt import InvalidInputError
@@ -13,7 +15,7 @@ from qpm_vision import _torchvision  # noqa: F401  (first: torchmetrics imports 
 from torchmetrics import Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Accumulator", "rows_of", "seen"]
 
@@ -65,6 +67,27 @@ class Accumulator(Metric):  # type: ignore[misc]
         # torchmetrics caches results and warns of a compute() without update(): a merge counts as one.
         self._computed: Any = None
         self._update_count: int = self._update_count + other._update_count
+
+    def arrays(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The sums and minima of what was seen, to be kept in a file; lists are not among them."""
+        return {name: getattr(self, name).cpu().numpy() for name, kind in self._kinds.items() if kind != "cat"}
+
+    def take_up(self, arrays: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        """Go on from what `arrays` gave, in place of what was seen.
+
+        Raises:
+            InvalidInputError: An array is missing or of another size.
+        """
+        for name, shape in self._signature().items():
+            if name not in arrays or arrays[name].shape != shape:
+                raise InvalidInputError(
+                    f"The 'arrays' parameter must hold {name!r} of shape {shape}. Got "
+                    f"{arrays[name].shape if name in arrays else sorted(arrays)}; take those of the same kind and size."
+                )
+            state = getattr(self, name)
+            setattr(self, name, torch.from_numpy(np.array(arrays[name], dtype=np.float64)).to(state.device))
+        self._computed = None
+        self._update_count = 1
 
     def _state(self, name: str, default: torch.Tensor | list[torch.Tensor], kind: str) -> None:
         self.add_state(name, default, dist_reduce_fx=kind)
