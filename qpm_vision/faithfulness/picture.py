@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qpm_vision.explain.page import INK, PALE, new_figure
-from qpm_vision.faithfulness.result import Curves, Faithfulness, Pointing, Stability
+from qpm_vision.faithfulness.result import Curves, Faithfulness, Pointing, Reach, Stability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,6 +55,7 @@ def draw_faithfulness(result: Faithfulness, fig: Figure | None = None) -> tuple[
     _curves(axes[0, 0], result.deletion, "Deletion: lower is better", "pixels deleted (%)")
     _curves(axes[0, 1], result.insertion, "Insertion: higher is better", "pixels inserted (%)")
     _legend(axes[0, 2], [*result.deletion.methods, *result.feature_deletion.methods])
+    _reach(axes[0, 2], result.reach)
     _curves(axes[1, 0], result.feature_deletion, "Deletion of one feature: lower is better", "pixels deleted (%)")
     _stability(axes[1, 1], result.stability)
     if result.pointing is None or not result.pointing.kinds:
@@ -79,7 +80,7 @@ def _legend(ax: Axes, names: list[str]) -> None:
         label, colour, line = _STYLES[name]
         ax.plot([], [], color=colour, linestyle=line, linewidth=1.8, label=label)
     ax.legend(
-        loc="center left",
+        loc="upper left",
         frameon=False,
         fontsize=9,
         labelcolor=INK,
@@ -88,6 +89,16 @@ def _legend(ax: Axes, names: list[str]) -> None:
         alignment="left",
         handlelength=3.2,
     )
+
+
+def _reach(ax: Axes, found: Reach) -> None:
+    if found.own is None:
+        return
+    text = (
+        f"Of what a place of the maps depends on, {found.own:.1%}\nlies within it. A place that depends on all of the\n"
+        f"image alike would have {found.own_area:.1%} there."
+    )
+    ax.text(0.03, 0.02, text, transform=ax.transAxes, va="bottom", fontsize=9, color=INK, linespacing=1.35)
 
 
 def _stability(ax: Axes, found: Stability) -> None:

@@ -477,6 +477,7 @@ def test_a_run_is_measured_and_drawn(finished: RunFolder) -> None:
     figure, axes = draw_faithfulness(result, Figure(figsize=(9, 6)))
     assert axes.shape == (2, 3)
     assert "12 test images of 16 pixels, maps of 4 × 4 places" in figure._suptitle.get_text()
+    assert f"{result.reach.own:.1%}" in axes[0, 2].texts[0].get_text()
     text = str(result)
     assert "area under deletion" in text
     assert "against random regions" in text
