@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -190,13 +191,16 @@ class _Problem:
         self._alpha = alpha
         # What fits in one slice is standardised once instead of in every step.
         self._kept = list(features.slices()) if features.values.size <= _ENTRIES else None
-        gram = torch.zeros(2 * (features.values.shape[1] + 1,), dtype=torch.float32, device=features.device)
+
+    @cached_property
+    def _step(self) -> float:
+        gram = torch.zeros(2 * (self._features.values.shape[1] + 1,), dtype=torch.float32, device=self._features.device)
         for rows, _ in self._slices():
             padded = torch.nn.functional.pad(rows, (0, 1), value=1.0)
-            gram += padded.T @ padded / len(features.labels)
+            gram += padded.T @ padded / len(self._features.labels)
         # The second derivative of the cross-entropy is at most half the Gram matrix (Böhning, 1992); the margin is for
         # float32.
-        self._step = 1 / (0.5 * 1.01 * float(torch.linalg.eigvalsh(gram.cpu())[-1]))
+        return 1 / (0.5 * 1.01 * float(torch.linalg.eigvalsh(gram.cpu())[-1]))
 
     def _slices(self) -> Iterable[tuple[Tensor, Tensor]]:
         return self._features.slices() if self._kept is None else self._kept
@@ -220,9 +224,12 @@ class _Problem:
 
     def largest_penalty(self, W: Tensor) -> float:
         """The least λ at which there are no weights."""
+        return float(self._pulls(W).max()) / max(self._alpha, 1e-3)
+
+    def _pulls(self, W: Tensor) -> Tensor:
+        """How strongly the loss pulls each feature away from 0, (n_features,); the penalty holds it below λ·α."""
         gradient = self.gradient(W)[:, :-1]
-        sizes = gradient.norm(dim=0) if self._grouped else gradient.abs()
-        return float(sizes.max()) / max(self._alpha, 1e-3)
+        return gradient.norm(dim=0) if self._grouped else gradient.abs().amax(dim=0)
 
     def _shrunk(self, W: Tensor, penalty: float) -> Tensor:
         threshold = self._step * penalty * self._alpha
@@ -234,7 +241,26 @@ class _Problem:
         return torch.cat((weights / (1 + self._step * penalty * (1 - self._alpha)), W[:, -1:]), dim=1)
 
     def minimised(self, W: Tensor, penalty: float, tolerance: float = _TOLERANCE, steps: int = _STEPS) -> Tensor:
-        """The minimum for λ, from a start near it."""
+        """The minimum for λ, from a start near it.
+
+        Few of many features are in use where the penalty is large. Steps are therefore taken over those that are, and
+        those that a pass over all of them shows to be held at 0 wrongly, until there are none (the working set of
+        Tibshirani et al., Strong rules for discarding predictors, 2012).
+        """
+        working = (W[:, :-1] != 0).any(dim=0) | (self._pulls(W) > penalty * self._alpha)
+        while bool(working.any()):
+            columns = torch.nonzero(working).ravel()
+            part = _Problem(self._features.columns(columns.cpu().numpy()), grouped=self._grouped, alpha=self._alpha)
+            places = torch.cat((columns, columns.new_tensor([W.shape[1] - 1])))
+            W = torch.zeros_like(W).index_copy(1, places, part._descended(W[:, places], penalty, tolerance, steps))
+            wrong = (self._pulls(W) > penalty * self._alpha) & ~working
+            if not bool(wrong.any()):
+                break
+            working |= wrong
+        return W
+
+    def _descended(self, W: Tensor, penalty: float, tolerance: float, steps: int) -> Tensor:
+        """The minimum for λ over all features of this problem, from a start near it."""
         ahead, momentum = W, 1.0
         for _ in range(steps):
             moved = self._shrunk(ahead - self._step * self.gradient(ahead), penalty)
