@@ -21,9 +21,9 @@ from qpm_vision.baselines import (
     PooledFeatures,
     assign_distinct,
     choose_greedily,
-    choose_q_senn,
     choose_randomly,
     choose_sldd,
+    q_senn_of,
 )
 from qpm_vision.model import DenseClassifier, QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
@@ -65,6 +65,7 @@ class Choices:
     work: Work
     scratch: Path
     _problems: dict[Budget, AssignmentProblem] = field(default_factory=dict)
+    _sparse: dict[Budget, tuple[Choice, float]] = field(default_factory=dict)
 
     @cached_property
     def statistics(self) -> dict[str, npt.NDArray[Any]]:
@@ -118,11 +119,20 @@ class Choices:
         stages = self.work.folder.stages()
         if method == "qpm" and self._was_solved(budget):
             return _binary(Assignment.load(self.work.folder.path / "assignment.npz")), stages["assignment"].seconds
-        # Whichever method asks first for the features of the dense model, each that needs them is charged the pass.
-        features, extra = self._dense_features if method in _FITTED else (None, 0.0)
+        if method in ("sldd", "qsenn"):
+            choice, seconds = self._sldd(budget)
+            return (choice if method == "sldd" else q_senn_of(choice)), seconds
         began = time.perf_counter()
-        choice = self._chosen(method, budget, seed) if features is None else _FITTED[method](features, *budget)
-        return choice, time.perf_counter() - began + extra
+        choice = self._chosen(method, budget, seed)
+        return choice, time.perf_counter() - began
+
+    def _sldd(self, budget: Budget) -> tuple[Choice, float]:
+        """The choice of the SLDD-Model, and its seconds, with which each method that builds on it is charged."""
+        if budget not in self._sparse:
+            features, extra = self._dense_features
+            began = time.perf_counter()
+            self._sparse[budget] = choose_sldd(features, *budget), extra + time.perf_counter() - began
+        return self._sparse[budget]
 
     def _chosen(self, method: str, budget: Budget, seed: int) -> Choice:
         A = self.statistics["A"]
@@ -165,8 +175,6 @@ def _binary(result: Assignment) -> Choice:
         raise KeyboardInterrupt
     return Choice(result.selected.astype(np.int64), result.weights.astype(np.float64))
 
-
-_FITTED: dict[str, Callable[[PooledFeatures, int, int], Choice]] = {"sldd": choose_sldd, "qsenn": choose_q_senn}
 
 _CHANGED: dict[str, Callable[[AssignmentProblem], AssignmentProblem]] = {
     "qpm": lambda problem: problem,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qpm_vision.baselines.choice import Choice, assign_distinct
 from qpm_vision.baselines.greedy import choose_greedily, greedy_features
-from qpm_vision.baselines.q_senn import choose_q_senn, quantised, refit_q_senn
+from qpm_vision.baselines.q_senn import q_senn_of, quantised, refit_q_senn
 from qpm_vision.baselines.random_choice import choose_randomly
 from qpm_vision.baselines.sldd import choose_sldd
 from qpm_vision.baselines.sparse_path import PooledFeatures, SparseLayer, features_on_path, sparse_layer
@@ -15,11 +15,11 @@ __all__ = [
     "SparseLayer",
     "assign_distinct",
     "choose_greedily",
-    "choose_q_senn",
     "choose_randomly",
     "choose_sldd",
     "features_on_path",
     "greedy_features",
+    "q_senn_of",
     "quantised",
     "refit_q_senn",
     "sparse_layer",

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from qpm_vision.baselines.choice import Choice
-from qpm_vision.baselines.sldd import choose_sldd
 from qpm_vision.baselines.sparse_path import PooledFeatures, sparse_layer
 
-__all__ = ["choose_q_senn", "quantised", "refit_q_senn"]
+__all__ = ["q_senn_of", "quantised", "refit_q_senn"]
 
 
 def quantised(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -38,19 +37,9 @@ def quantised(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(np.sign(weights) * scale + 0.0, dtype=np.float64)
 
 
-def choose_q_senn(features: PooledFeatures, n_select: int, n_per_class: int) -> Choice:
-    """The choice of the SLDD-Model, quantised.
-
-    Args:
-        features: Pooled training features of the dense model.
-        n_select: Features to keep.
-        n_per_class: Weights of a class other than 0, on average.
-
-    Raises:
-        InvalidInputError: Fewer than `n_select` features vary.
-    """
-    choice = choose_sldd(features, n_select, n_per_class)
-    return Choice(choice.selected, quantised(choice.weights), choice.bias)
+def q_senn_of(sldd: Choice) -> Choice:
+    """The first choice of Q-SENN: that of the SLDD-Model, quantised."""
+    return Choice(sldd.selected, quantised(sldd.weights), sldd.bias)
 
 
 def refit_q_senn(selected: npt.NDArray[np.int64], features: PooledFeatures, n_per_class: int) -> Choice:

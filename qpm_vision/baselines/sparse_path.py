@@ -6,12 +6,12 @@ intercept left free:
     mean cross-entropy + λ·(α·P(W) + (1 − α)/2·‖W‖²),    P(W) = Σ|W| (single weights) or Σ_f ‖W[:,f]‖ (grouped)
 
 It is minimised by accelerated proximal gradient steps (FISTA, Beck and Teboulle, 2009, with the restarts of O'Donoghue
-and Candès, 2015), each over all images, from each λ to the next. The step size is exact, from the largest eigenvalue of
-the Gram matrix, so nothing needs tuning and the result depends on no random order. Others were looked at first. The
-package glm_saga writes to standard output, wants a loader of indexed batches, and walks a whole path where a number of
-weights is the aim. The saga of scikit-learn has no grouped penalty, which the choice of features needs, and takes one
-image at a time, which for hundreds of classes is slower than matrix products by far. Its solutions are the same where
-both apply.
+and Candès, 2015), each over all images, from each λ to the next. Steps are as long as a line search allows, and never
+shorter than the largest eigenvalue of the Gram matrix does, so nothing needs tuning and the result depends on no random
+order. Others were looked at first. The package glm_saga writes to standard output, wants a loader of indexed batches,
+and walks a whole path where a number of weights is the aim. The saga of scikit-learn has no grouped penalty, which the
+choice of features needs, and takes one image at a time, which for hundreds of classes is slower than matrix products by
+far. Its solutions are the same where both apply.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ __all__ = ["PooledFeatures", "SparseLayer", "elastic_net", "features_on_path", "
 ALPHA = 0.99
 """Share of the sparse penalty, as in Wong et al. (2021)."""
 
-_POINTS = 50
 _LAST = 1e-4  # λ at the end of the path over that at its start, where all weights are 0
+_FIRST_STRIDE, _LONGEST_STRIDE = 0.01, 0.75  # of log λ; doubled until half of what is wanted is there
 _ENTRIES = 1 << 24  # of features in one slice of a pass
 _STEPS = 1000
 _TOLERANCE = 1e-5
-_BISECTIONS = 6
+_INTERPOLATIONS = 6
+_ROUNDING = 1e-7  # of the loss, relative
 _NEGLIGIBLE = 1e-3  # share of the largest weight: smaller ones are on their way to 0 and do not count
 
 
@@ -126,7 +127,7 @@ def features_on_path(features: PooledFeatures, n_select: int) -> npt.NDArray[np.
 def sparse_layer(features: PooledFeatures, n_weights: int) -> SparseLayer:
     """A layer with `n_weights` weights other than 0, or as many as the end of the path has.
 
-    λ is the largest at which there are that many, found on the path and by bisection; where several weights enter
+    λ is the largest at which there are that many, found on the path and by interpolation; where several weights enter
     together, the smallest ones are set to 0.
     """
     found = _on_path(features, grouped=False, count=lambda W: _number(W.abs()), wanted=n_weights)
@@ -159,27 +160,31 @@ def elastic_net(
 def _on_path(features: PooledFeatures, *, grouped: bool, count: Callable[[Tensor], int], wanted: int) -> SparseLayer:
     """The sparsest layer on the path for which `count` is at least `wanted`; the last one where there is none."""
     problem = _Problem(features, grouped=grouped, alpha=ALPHA)
-    last = problem.empty()
-    above = problem.largest_penalty(last)
-    factor = _LAST ** (1 / _POINTS)
-    penalty = above
-    found = last
-    for _ in range(_POINTS):
-        penalty *= factor
-        found = problem.minimised(last, penalty)
-        if count(found[:, :-1]) >= wanted:
+    fewer = problem.empty()
+    above = problem.largest_penalty(fewer)
+    least = _LAST * above
+    below, stride, n_fewer = above, _FIRST_STRIDE, 0
+    while True:
+        below = max(below * math.exp(-stride), least)
+        found = problem.minimised(fewer, below)
+        n_found = count(found[:, :-1])
+        if n_found >= wanted or below <= least:
             break
-        last, above = found, penalty
-    for _ in range(_BISECTIONS):
-        if count(found[:, :-1]) <= wanted:
+        fewer, above, n_fewer = found, below, n_found
+        if n_found < wanted / 2:
+            stride = min(2 * stride, _LONGEST_STRIDE)
+    for _ in range(_INTERPOLATIONS):
+        if n_found <= wanted:
             break
-        middle = math.sqrt(above * penalty)
-        tried = problem.minimised(last, middle)
-        if count(tried[:, :-1]) >= wanted:
-            found, penalty = tried, middle
+        share = min(max((wanted - n_fewer) / (n_found - n_fewer), 0.1), 0.9)
+        between = above * (below / above) ** share
+        tried = problem.minimised(fewer, between)
+        n_tried = count(tried[:, :-1])
+        if n_tried >= wanted:
+            found, below, n_found = tried, between, n_tried
         else:
-            last, above = tried, middle
-    return problem.layer(found, penalty)
+            fewer, above, n_fewer = tried, between, n_tried
+    return problem.layer(found, below)
 
 
 class _Problem:
@@ -193,7 +198,8 @@ class _Problem:
         self._kept = list(features.slices()) if features.values.size <= _ENTRIES else None
 
     @cached_property
-    def _step(self) -> float:
+    def _safe_step(self) -> float:
+        """A step that is not too long anywhere."""
         gram = torch.zeros(2 * (self._features.values.shape[1] + 1,), dtype=torch.float32, device=self._features.device)
         for rows, _ in self._slices():
             padded = torch.nn.functional.pad(rows, (0, 1), value=1.0)
@@ -212,15 +218,26 @@ class _Problem:
         W[:, -1] = torch.as_tensor(np.log(np.maximum(counts, 0.5) / counts.sum()), dtype=torch.float32)
         return W
 
-    def gradient(self, W: Tensor) -> Tensor:
-        """Of the mean cross-entropy."""
-        total = torch.zeros_like(W)
+    def loss(self, W: Tensor) -> float:
+        """Mean cross-entropy."""
+        total = 0.0
         for rows, labels in self._slices():
-            residual = (rows @ W[:, :-1].T + W[:, -1]).softmax(dim=1)
-            residual[torch.arange(len(labels), device=residual.device), labels] -= 1
+            logits = torch.addmm(W[:, -1], rows, W[:, :-1].T)
+            total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="none").sum(dtype=torch.float64))
+        return total / len(self._features.labels)
+
+    def slope(self, W: Tensor) -> tuple[float, Tensor]:
+        """Mean cross-entropy and its gradient."""
+        loss, total = 0.0, torch.zeros_like(W)
+        for rows, labels in self._slices():
+            logits = torch.addmm(W[:, -1], rows, W[:, :-1].T).log_softmax(dim=1)
+            images = torch.arange(len(labels), device=logits.device)
+            loss -= float(logits[images, labels].sum(dtype=torch.float64))
+            residual = logits.exp_()
+            residual[images, labels] -= 1
             total[:, :-1] += residual.T @ rows
             total[:, -1] += residual.sum(dim=0)
-        return total / len(self._features.labels)
+        return loss / len(self._features.labels), total / len(self._features.labels)
 
     def largest_penalty(self, W: Tensor) -> float:
         """The least λ at which there are no weights."""
@@ -228,17 +245,17 @@ class _Problem:
 
     def _pulls(self, W: Tensor) -> Tensor:
         """How strongly the loss pulls each feature away from 0, (n_features,); the penalty holds it below λ·α."""
-        gradient = self.gradient(W)[:, :-1]
+        gradient = self.slope(W)[1][:, :-1]
         return gradient.norm(dim=0) if self._grouped else gradient.abs().amax(dim=0)
 
-    def _shrunk(self, W: Tensor, penalty: float) -> Tensor:
-        threshold = self._step * penalty * self._alpha
+    def _shrunk(self, W: Tensor, penalty: float, step: float) -> Tensor:
+        threshold = step * penalty * self._alpha
         weights = W[:, :-1]
         if self._grouped:
             weights = weights * (1 - threshold / weights.norm(dim=0).clamp(min=1e-30)).clamp(min=0)
         else:
             weights = weights.sign() * (weights.abs() - threshold).clamp(min=0)
-        return torch.cat((weights / (1 + self._step * penalty * (1 - self._alpha)), W[:, -1:]), dim=1)
+        return torch.cat((weights / (1 + step * penalty * (1 - self._alpha)), W[:, -1:]), dim=1)
 
     def minimised(self, W: Tensor, penalty: float, tolerance: float = _TOLERANCE, steps: int = _STEPS) -> Tensor:
         """The minimum for λ, from a start near it.
@@ -262,11 +279,18 @@ class _Problem:
     def _descended(self, W: Tensor, penalty: float, tolerance: float, steps: int) -> Tensor:
         """The minimum for λ over all features of this problem, from a start near it."""
         ahead, momentum = W, 1.0
+        # Where classes are many, p·(1 − p) is some 1/n_classes, much less than the safe step allows for.
+        step = self._safe_step * max(1.0, W.shape[0] / 2)
         for _ in range(steps):
-            moved = self._shrunk(ahead - self._step * self.gradient(ahead), penalty)
+            loss, gradient = self.slope(ahead)
+            while True:
+                moved = self._shrunk(ahead - step * gradient, penalty, step)
+                if step <= self._safe_step or self._is_short_enough(ahead, loss, gradient, moved, step):
+                    break
+                step = max(step / 2, self._safe_step)
             change = moved - W
             if float(((ahead - moved) * change).sum()) > 0:  # the momentum points uphill
-                momentum, ahead = 1.0, moved
+                momentum, ahead, step = 1.0, moved, 2 * step
             else:
                 following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
                 ahead = moved + (momentum - 1) / following * change
@@ -275,6 +299,12 @@ class _Problem:
             if float(change.abs().max()) <= tolerance * max(float(W.abs().max()), 1e-12):
                 break
         return W
+
+    def _is_short_enough(self, W: Tensor, loss: float, gradient: Tensor, moved: Tensor, step: float) -> bool:
+        """Whether the quadratic model that a step stands for is not below the loss where it ends."""
+        change = moved - W
+        model = loss + float((gradient * change).sum()) + float(change.square().sum()) / (2 * step)
+        return self.loss(moved) <= model + _ROUNDING * loss
 
     def layer(self, W: Tensor, penalty: float) -> SparseLayer:
         """As arrays."""

@@ -16,11 +16,11 @@ from qpm_vision.baselines import (
     PooledFeatures,
     assign_distinct,
     choose_greedily,
-    choose_q_senn,
     choose_randomly,
     choose_sldd,
     features_on_path,
     greedy_features,
+    q_senn_of,
     quantised,
     refit_q_senn,
     sparse_layer,
@@ -198,7 +198,7 @@ def test_quantised_weights_keep_signs_and_sizes(seed: int) -> None:
 
 def test_q_senn_fits_again_to_changed_features() -> None:
     features = _pooled()
-    first = choose_q_senn(features, 5, 1)
+    first = q_senn_of(choose_sldd(features, 5, 1))
     assert (first.weights != 0).sum() == 4
     assert first.bias is not None
     assert _accuracy(features, first.selected, first.weights, first.bias) > 0.9
