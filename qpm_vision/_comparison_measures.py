@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qpm_opt import AssignmentProblem
+from qpm_vision.faithfulness import Pointing
 
 __all__ = [
     "class_cosines",
@@ -17,6 +18,7 @@ __all__ = [
     "features_lacking",
     "head_measures",
     "kept_redundancy",
+    "pointing_measures",
     "relation_correlation",
 ]
 
@@ -111,3 +113,16 @@ def head_measures(
 def epochs_to(level: float, history: Sequence[dict[str, Any]]) -> int | None:
     """The first epoch whose "accuracy_probe" is at least `level`; None where none is."""
     return next((int(row["epoch"]) for row in history if row["accuracy_probe"] >= level), None)
+
+
+def pointing_measures(pointing: Pointing) -> dict[str, Any]:
+    """Whether features are where the parts are that they stand for, each feature counting once.
+
+    What the boxes of other images get is the share that features would get that are always at the same place.
+    """
+    seen = [feature for feature in pointing.features if feature.hit is not None and feature.other_image is not None]
+    return {
+        "features_with_part": len(pointing.features),
+        "pointing": float(np.mean([feature.hit for feature in seen])) if seen else None,
+        "pointing_other_image": float(np.mean([feature.other_image for feature in seen])) if seen else None,
+    }

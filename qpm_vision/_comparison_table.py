@@ -51,6 +51,27 @@ MEASURES = (
         3,
         "Pearson, over all pairs of classes, of the cosine of their weights with what is known about them",
     ),
+    _Measure(
+        "features_with_part",
+        "features that stand for a part",
+        False,
+        0,
+        "their classes share it more often than chance explains",
+    ),
+    _Measure(
+        "pointing",
+        "pointing accuracy (%)",
+        True,
+        1,
+        "how often such a feature is strongest within the part, on test images, each feature counting once",
+    ),
+    _Measure(
+        "pointing_other_image",
+        "  with the boxes of other images (%)",
+        True,
+        1,
+        "the same with the place that such a part has in another image: what always the same place would get",
+    ),
     _Measure("kept_redundancy", "redundancy of kept features", False, 3, "mean of max(R, 0) over their pairs"),
     _Measure(
         "pairs_one_feature_apart",

@@ -39,7 +39,13 @@ import numpy.typing as npt
 
 from qpm_opt import InvalidInputError
 from qpm_vision._comparison_choices import Choices, with_head
-from qpm_vision._comparison_measures import epochs_to, head_measures, kept_redundancy, relation_correlation
+from qpm_vision._comparison_measures import (
+    epochs_to,
+    head_measures,
+    kept_redundancy,
+    pointing_measures,
+    relation_correlation,
+)
 from qpm_vision._comparison_table import COLUMNS, comparison_markdown
 from qpm_vision._data_identity import data_identity
 from qpm_vision._preflight import refuse_changed_data
@@ -49,6 +55,7 @@ from qpm_vision.baselines import Choice, refit_q_senn
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, load_data
 from qpm_vision.evaluation import GROUNDING_PAIRS
+from qpm_vision.faithfulness import locate_features
 from qpm_vision.feature_cache import FeatureCache
 from qpm_vision.metrics import structural_grounding
 from qpm_vision.model import Classifier, QPMClassifier, SparseClassifier
@@ -358,7 +365,24 @@ class _Comparison:
         return {
             **scores,
             **head_measures(self.choices.problem(job.budget), self.choices.redundancy, relation, selected, weights),
+            **self._pointing(job, model, preprocessing),
         }
+
+    def _pointing(self, job: _Job, model: QPMClassifier | SparseClassifier, preprocessing: Preprocessing) -> Row:
+        """Whether features are at the parts that they stand for, where the data say what and where those are."""
+        test, parts = self.work.data.test, self.work.data.parts
+        if parts is None:
+            return {}
+        found = locate_features(
+            model,
+            test,
+            self.work.batches(test, preprocessing),
+            preprocessing,
+            parts,
+            seed=self.work.config.seed,
+            on_images=self.work.counter(f"looking where features of {job} are", len(test)),
+        )
+        return pointing_measures(found)
 
     # -- training ----------------------------------------------------------------------------------------------------
 

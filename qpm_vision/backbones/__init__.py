@@ -29,7 +29,7 @@ from qpm_vision.backbones.base import (
     FoldedNetwork,
     evaluation_mode,
 )
-from qpm_vision.backbones.efficientnet_lite0 import build_efficientnet_lite0
+from qpm_vision.backbones.efficientnet_lite0 import build_efficientnet_lite0, build_local_efficientnet_lite0
 from qpm_vision.backbones.imported import build_imported
 from qpm_vision.backbones.timm_models import build_timm
 from qpm_vision.backbones.torchvision_models import RESNETS, build_inception_v3, build_resnet
@@ -171,6 +171,11 @@ for _name, _stride in (("efficientnet-lite0", 32), ("efficientnet-lite0-stride16
         partial(build_efficientnet_lite0, stride=_stride),
         blank=partial(build_efficientnet_lite0, stride=_stride, pretrained=False),
     )
+register_backbone(
+    "efficientnet-lite0-local",
+    build_local_efficientnet_lite0,
+    blank=partial(build_local_efficientnet_lite0, pretrained=False),
+)
 for _name in RESNETS:
     for _stride, _suffix in ((32, ""), (16, "-stride16"), (8, "-stride8")):
         _ENTRIES[_name + _suffix] = _Entry(None, partial(build_resnet, _name, stride=_stride))

@@ -14,7 +14,7 @@ from qpm_vision.faithfulness.perturbation import Perturbed, perturb
 from qpm_vision.faithfulness.picture import draw_faithfulness
 from qpm_vision.faithfulness.pointing import box_areas, heat_in_box, pointing_accuracy, pointing_hits
 from qpm_vision.faithfulness.reach import input_shares, place_areas
-from qpm_vision.faithfulness.result import Faithfulness
+from qpm_vision.faithfulness.result import Faithfulness, Pointing
 from qpm_vision.faithfulness.saliency import METHODS, PeerUnavailableError
 from qpm_vision.faithfulness.stability import shift_stability, shifted
 
@@ -26,6 +26,7 @@ __all__ = [
     "PeerUnavailableError",
     "PerturbationCurves",
     "Perturbed",
+    "Pointing",
     "area_under_curve",
     "box_areas",
     "draw_faithfulness",

@@ -14,7 +14,7 @@ from qpm_vision.faithfulness.meaning import LEVEL, Meaning, find_meanings
 from qpm_vision.faithfulness.means import GroupMeans
 from qpm_vision.faithfulness.pointing import box_areas, heat_in_box, pointing_hits
 from qpm_vision.faithfulness.result import FeaturePointing, KindPointing, Pointing
-from qpm_vision.model import QPMClassifier
+from qpm_vision.model import QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
 
 __all__ = ["locate_features"]
@@ -31,7 +31,7 @@ Boxes = dict[str, npt.NDArray[np.float64]]
 
 
 def locate_features(
-    model: QPMClassifier,
+    model: QPMClassifier | SparseClassifier,
     images: ImageSet,
     batches: Iterable[tuple[Tensor, Tensor]],
     preprocessing: Preprocessing,
@@ -45,7 +45,7 @@ def locate_features(
     A feature is looked at in the images of those classes that it describes and that have the part.
 
     Args:
-        model: In evaluation mode.
+        model: In evaluation mode. Features with a weight above 0 describe a class.
         images: The images.
         batches: Them as (images, labels), in their order, on any device.
         preprocessing: Of the model.

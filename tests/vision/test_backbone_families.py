@@ -102,6 +102,7 @@ _PREPROCESSOR = {
 FAMILIES: dict[str, tuple[int, int, int]] = {
     # name: features, side of an image, side of its maps
     "efficientnet-lite0": (1280, 64, 2),
+    "efficientnet-lite0-local": (480, 64, 4),
     "resnet18": (512, 64, 2),
     "resnet18-stride16": (512, 64, 4),
     "resnet34-stride8": (512, 64, 8),

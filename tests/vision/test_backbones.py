@@ -286,6 +286,15 @@ def test_stride_16_doubles_the_maps(size: int, side: int) -> None:
         assert finer(torch.zeros(1, 3, size, size)).shape == (1, 1280, side, side)
 
 
+def test_the_local_backbone_is_the_same_network_up_to_a_layer() -> None:
+    whole = build_backbone("efficientnet-lite0-stride16")
+    cut = Backbone(whole.module, layer="blocks.4.0.bn1", preprocessing=whole.preprocessing).eval()
+    local = build_backbone("efficientnet-lite0-local").eval()
+    assert local.n_features == cut.n_features == 480
+    with torch.no_grad():
+        torch.testing.assert_close(local(photograph(97)), cut(photograph(97)), atol=0, rtol=0)
+
+
 def test_stride_16_sees_the_same(lite0: Backbone) -> None:
     """The weights are the same, and with dilated filters so are the maps where the coarser grid has its points."""
     finer = build_backbone("efficientnet-lite0-stride16").eval()

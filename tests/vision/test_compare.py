@@ -20,7 +20,8 @@ from qpm_vision._comparison_table import COLUMNS, comparison_markdown, compariso
 from qpm_vision._progress import SilentReporter
 from qpm_vision.checkpoint import load_checkpoint
 from qpm_vision.compare import METHODS, compare_run
-from qpm_vision.data import ImageData
+from qpm_vision.data import ImageData, Parts
+from qpm_vision.faithfulness import meaning
 from qpm_vision.model import QPMClassifier, SparseClassifier
 from qpm_vision.pipeline import run
 from qpm_vision.run_folder import RunFolder, RunFolderError
@@ -47,6 +48,27 @@ def rows(finished: RunFolder) -> list[dict[str, Any]]:
 
 def _of(rows: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["method"] == method]
+
+
+def test_pointing_is_measured_where_places_of_parts_are_known(
+    finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = data()
+    values = {"place": ("top", "right", "bottom", "left")}
+    boxes = {known.test.name(i): {"place": (0.0, 0.0, 8.0, 8.0)} for i in range(len(known.test))}
+    monkeypatch.setattr(meaning, "LEVEL", 1e9)  # few classes make nothing significant
+    found = compare_run(
+        finished,
+        methods=["qpm", "sldd"],
+        seeds=1,
+        out=tmp_path / "out",
+        device="cpu",
+        data=replace(known, parts=Parts(values, boxes)),
+    )
+    for row in found:
+        assert row["features_with_part"] > 0
+        assert row["pointing"] == row["pointing_other_image"]  # all boxes are the same
+        assert 0 <= row["pointing"] <= 1
 
 
 # -- what a comparison leaves --------------------------------------------------------------------------------------
