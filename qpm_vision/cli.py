@@ -718,13 +718,14 @@ def _steer_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--prefer", action="append", default=[], metavar="F=X", help="add X to the bias of a feature; below 0: avoid it"
     )
-    what.add_argument(
-        "--border-bias",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="above 0: prefer features that peak on the border of their maps; below 0: those that do not",
-    )
+    for place, meant in (("border", "on the border of their maps"), ("centre", "near the middle of their maps")):
+        what.add_argument(
+            f"--{place}-bias",
+            type=float,
+            default=0.0,
+            metavar="X",
+            help=f"above 0: prefer features that peak {meant}; below 0: those that do not",
+        )
     what.add_argument(
         "--stay", type=float, default=0.0, metavar="X", help="add X to the bias of each feature that is kept now"
     )
