@@ -204,6 +204,7 @@ def _explain(arguments: argparse.Namespace) -> None:
 def _faithfulness(arguments: argparse.Namespace) -> None:
     from qpm_vision._progress import make_reporter
     from qpm_vision.faithfulness.measure import FIGURE, RESULT, measure_faithfulness
+    from qpm_vision.faithfulness.verdict import judge
     from qpm_vision.run_folder import RunFolder
 
     folder = RunFolder.open(arguments.run)
@@ -215,7 +216,7 @@ def _faithfulness(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         reporter=make_reporter(),
     )
-    print(result)
+    print(f"{result}\n\n{judge(result)}")
     print(f"\nwritten to {folder.path / RESULT} and {folder.path / FIGURE}")
 
 

@@ -9,6 +9,7 @@ const VIEWS = {
   pair: pairView,
   images: imagesView,
   image: (value) => imageView(decoded(value)),
+  faithfulness: faithfulnessView,
   optimisation: optimisationView,
 };
 const TABS = { feature: "features", class: "classes", image: "images" };
