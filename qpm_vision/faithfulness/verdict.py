@@ -15,8 +15,8 @@ _Ways: TypeAlias = tuple[bool | None, bool | None]
 _CONFIDENCE = 0.95
 
 RULE = (
-    "Better than random regions is what has a smaller area under deletion, or a larger one under insertion, than random "
-    "regions on the same images, by so much that the 95 % confidence interval of the mean difference (Student's t) "
+    "Better than random regions is what has a smaller area under deletion, or a larger one under insertion, than they "
+    "have on the same images, by so much that the 95 % confidence interval of the mean difference (Student's t) "
     "leaves out 0. Heat maps point at what decides if they are better at both."
 )
 """How `judge` comes to its verdict."""
@@ -122,9 +122,8 @@ def _on_the_middle(found: Faithfulness) -> list[str]:
     ]
     if not ways:
         return []
-    return [
-        f"Regions from the middle of the image outwards, whatever is in it, do at least as well at {' and '.join(ways)}."
-    ]
+    listed = " and ".join(ways)
+    return [f"Regions from the middle of the image outwards, whatever is in it, do at least as well at {listed}."]
 
 
 def _on_a_feature(better: bool | None) -> list[str]:
@@ -138,7 +137,5 @@ def _on_reach(found: Faithfulness) -> list[str]:
     reach = found.reach
     if reach.own is None:
         return []
-    return [
-        f"Of what a place of the maps depends on, {100 * reach.own:.2f} % lies within it; it would be "
-        f"{100 * reach.own_area:.2f} % if a place depended on all of the image alike."
-    ]
+    own, alike = (f"{100 * share:.2f} %" for share in (reach.own, reach.own_area))
+    return [f"Of what a place of the maps depends on, {own} lies within it ({alike} if it depended on all alike)."]

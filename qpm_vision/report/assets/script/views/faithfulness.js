@@ -169,7 +169,7 @@ function shiftTable(stability) {
     plural(shift, "pixel"),
     (row) => (row === "same_class" ? percentOrNone : numberOrNone)(stability[row][place]),
   ]);
-  return figureTable("Stability under shifts", "", Object.keys(SHIFT_ROWS), (row) => SHIFT_ROWS[row], columns);
+  return figureTable("Stability under shifts", "compared with", Object.keys(SHIFT_ROWS), (row) => SHIFT_ROWS[row], columns);
 }
 
 function pointingNote(pointing) {
@@ -206,7 +206,7 @@ function reachTable({ own, own_area: ownArea, near, near_area: nearArea }) {
     "within the place": [own, ownArea],
     "within the place and its neighbours": [near, nearArea],
   };
-  return figureTable("Reach", "", Object.keys(rows), (row) => row, [
+  return figureTable("Reach", "where", Object.keys(rows), (row) => row, [
     ["of what the place depends on", (row) => percentOrNone(rows[row][0], 2)],
     ["if it depended on all of the image alike", (row) => percent(rows[row][1], 2)],
   ]);
