@@ -57,7 +57,8 @@ function trustLine() {
 function howMeasured({ images, input_size: size, map_size: [rows, columns] }) {
   return (
     `In ${plural(images, "test image")} of ${size} pixels, pixels were replaced by those of the mean training image, ` +
-    `those first that a method highlights most. The maps have ${rows} × ${columns} places.`
+    `those first that a method highlights most. The maps have ${rows} × ${columns} places. Differences are means over ` +
+    "the images ± their standard error."
   );
 }
 
@@ -178,7 +179,7 @@ function pointingNote(pointing) {
   return (
     `${plural(count, "feature")} ${count === 1 ? "stands" : "stand"} for a part, ${whole(pointing.without_meaning)} ` +
     `for none (${pointing.rule}). The strongest place of the map lies in the box of the part in so many of the test ` +
-    `images; each feature counts once. Places are known in ${whole(pointing.located)} of ` +
+    `images; each feature counts once, ± the standard error over them. Places are known in ${whole(pointing.located)} of ` +
     `${plural(pointing.test_images, "test image")}. What is more than with the box of another image follows the image ` +
     "at hand."
   );
