@@ -113,6 +113,10 @@ def test_every_view(browser: Browser, address: str, reported: Reported, width: i
         page.locator("#tabs [aria-current]", has_text=tab).wait_for()
         seen.drawn()
         assert seen.fits(), tab
+        box = page.locator("#tabs [aria-current]").bounding_box()
+        assert box
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
     # a class, out of the matrix; its name is markup
     page.locator(".matrix tbody th a", has_text="<script>").click()
     seen.headed(names[0])
