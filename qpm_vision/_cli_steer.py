@@ -71,6 +71,7 @@ def _steering(arguments: argparse.Namespace) -> Steering:
         assign=_of_classes("--assign", arguments.assign),
         prefer=dict(_preference(text) for text in arguments.prefer),
         border_bias=arguments.border_bias,
+        centre_bias=arguments.centre_bias,
         stay=arguments.stay,
         contrast=tuple((first, second) for first, second in arguments.contrast),
         closest_pairs=arguments.closest_pairs,

@@ -204,6 +204,7 @@ def _explain(arguments: argparse.Namespace) -> None:
 def _faithfulness(arguments: argparse.Namespace) -> None:
     from qpm_vision._progress import make_reporter
     from qpm_vision.faithfulness.measure import FIGURE, RESULT, measure_faithfulness
+    from qpm_vision.faithfulness.verdict import judge
     from qpm_vision.run_folder import RunFolder
 
     folder = RunFolder.open(arguments.run)
@@ -215,7 +216,7 @@ def _faithfulness(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         reporter=make_reporter(),
     )
-    print(result)
+    print(f"{result}\n\n{judge(result)}")
     print(f"\nwritten to {folder.path / RESULT} and {folder.path / FIGURE}")
 
 
@@ -718,13 +719,14 @@ def _steer_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--prefer", action="append", default=[], metavar="F=X", help="add X to the bias of a feature; below 0: avoid it"
     )
-    what.add_argument(
-        "--border-bias",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="above 0: prefer features that peak on the border of their maps; below 0: those that do not",
-    )
+    for place, meant in (("border", "on the border of their maps"), ("centre", "near the middle of their maps")):
+        what.add_argument(
+            f"--{place}-bias",
+            type=float,
+            default=0.0,
+            metavar="X",
+            help=f"above 0: prefer features that peak {meant}; below 0: those that do not",
+        )
     what.add_argument(
         "--stay", type=float, default=0.0, metavar="X", help="add X to the bias of each feature that is kept now"
     )

@@ -264,6 +264,7 @@ def _statistics(work: Work) -> None:
             "b": locality.bias(),
             "peak": locality.peak(),
             "edge": locality.edge(),
+            "offset": locality.offset(),
             "dead": dead,
             "class_counts": statistics.class_counts(),
         },

@@ -32,7 +32,7 @@ from qpm_vision._mean_shift import largest_cluster
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FeatureStatistics", "Locality", "class_similarity", "feature_redundancy", "scale_bias"]
+__all__ = ["FeatureStatistics", "Locality", "centred_bias", "class_similarity", "feature_redundancy", "scale_bias"]
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
@@ -145,9 +145,27 @@ def scale_bias(v: ArrayLike) -> FloatArray:
     low, high = cluster.min(), cluster.max()
     signs = np.sign(values)
     clipped = np.where(values < low, abs(low) * signs, np.where(values > high, abs(high) * signs, values))
-    if _constant(clipped):
-        return np.zeros(len(values))
-    centred = clipped - clipped.mean()
+    return centred_bias(clipped)
+
+
+def centred_bias(v: FloatArray) -> FloatArray:
+    """What `scale_bias` does without clustering: the mean goes, the largest absolute value becomes √10 · 0.1.
+
+    Keeps the order of all values, and is for values that have no outliers because they are bounded.
+
+    Args:
+        v: One value per feature, shape (n_features,), at least one, finite.
+
+    Returns:
+        Shape (n_features,), float64; zeros where v is constant.
+
+    Example:
+        >>> (centred_bias(np.array([0.0, 1.0, 2.0])) * np.sqrt(10)).round(6).tolist()
+        [-1.0, 0.0, 1.0]
+    """
+    if _constant(v):
+        return np.zeros(len(v))
+    centred = v - v.mean()
     return np.asarray(centred / np.abs(centred).max() * _SCALE, dtype=np.float64)
 
 
@@ -368,12 +386,13 @@ class FeatureStatistics:
 
 
 class Locality:
-    """Streaming locality of features: how peaked their maps are and how often the peak lies on the border.
+    """Streaming locality of features: how peaked their maps are, and where the peak lies.
 
     With the weight w of a feature in an image, its pooled value over the sum of all pooled values (0 where that sum is
     0), p is the mean over images of w times the largest entry of the map's spatial softmax, and e is minus the sum of w
-    over the images whose map is largest on the border (its first largest entry counts). Maps are looked at once and
-    none is kept; the sums are float64.
+    over the images whose map is largest on the border (its first largest entry counts). The offset is the mean over
+    images of how far that entry lies from the middle of the map, where an image counts as much as the entry exceeds the
+    smallest one. Maps are looked at once and none is kept; the sums are float64.
 
     Args:
         n_features: Number of features, at least 1.
@@ -381,14 +400,16 @@ class Locality:
     Example:
         >>> locality = Locality(n_features=2)
         >>> locality.update(torch.eye(9).reshape(1, 9, 3, 3)[:, [0, 4]])
-        >>> locality.edge().tolist()
-        [-0.5, 0.0]
+        >>> locality.edge().tolist(), locality.offset().tolist()
+        ([-0.5, 0.0], [1.0, 0.0])
     """
 
     def __init__(self, n_features: int) -> None:
         _require_sizes(n_features=n_features)
         self._peaks = torch.zeros(n_features, dtype=torch.float64)
         self._edges = torch.zeros(n_features, dtype=torch.float64)
+        self._offsets = torch.zeros(n_features, dtype=torch.float64)
+        self._contrasts = torch.zeros(n_features, dtype=torch.float64)
         self._images = torch.zeros((), dtype=torch.float64)
 
     @property
@@ -421,17 +442,21 @@ class Locality:
         device = sums_device(maps)
         self._to(device)
         step = max(1, (1 << 22 if maps.device.type == "cpu" else 1 << 27) // math.prod(maps.shape[1:]))
-        peaks, edges = torch.zeros_like(self._peaks), torch.zeros_like(self._edges)
+        peaks, edges, offsets, contrasts = (torch.zeros_like(self._peaks) for _ in range(4))
         for begin in range(0, len(maps), step):
-            pooled, peak, on_border = _map_figures(maps[begin : begin + step])
+            pooled, peak, distance, contrast = _map_figures(maps[begin : begin + step])
             require_finite("maps", pooled, self.n_images + begin)
-            pooled = to_double(pooled, device)
+            pooled, distance, contrast = (to_double(part, device) for part in (pooled, distance, contrast))
             total = pooled.sum(1, keepdim=True)
             weights = torch.where(total != 0, pooled / total, 0.0)
             peaks += (weights * to_double(peak, device)).sum(0)
-            edges += (weights * to_double(on_border, device)).sum(0)
+            edges += (weights * (distance == 1.0)).sum(0)
+            offsets += (contrast * distance).sum(0)
+            contrasts += contrast.sum(0)
         self._peaks += peaks
         self._edges += edges
+        self._offsets += offsets
+        self._contrasts += contrasts
         self._images += len(maps)
 
     def merge(self, other: Locality) -> None:
@@ -457,6 +482,19 @@ class Locality:
         _some_images(self.n_images)
         return as_numpy(0.0 - self._edges)
 
+    def offset(self) -> FloatArray:
+        """How far from the middle every feature peaks, shape (n_features,), from 0, the middle, to 1, the border.
+
+        It is the larger of the distances along the two sides, over half the way between the first and the last place.
+        Features whose maps are flat in every image get the mean of the others.
+        """
+        _some_images(self.n_images)
+        sums, weights = as_numpy(self._offsets), as_numpy(self._contrasts)
+        offsets = _over(sums, weights)
+        known = weights > 0
+        offsets[~known] = offsets[known].mean() if known.any() else 0.0
+        return offsets
+
     def bias(self) -> FloatArray:
         """Locality bias b, shape (n_features,): scale(p' where e' ≥ 0, else min p'), p' = scale(p), e' = scale(e)."""
         peaked, inner = scale_bias(self.peak()), scale_bias(self.edge())
@@ -481,7 +519,13 @@ class Locality:
         return f"Locality(n_features={self.n_features}, n_images={self.n_images})"
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        return {"peaks": self._peaks, "edges": self._edges, "images": self._images}
+        return {
+            "peaks": self._peaks,
+            "edges": self._edges,
+            "offsets": self._offsets,
+            "contrasts": self._contrasts,
+            "images": self._images,
+        }
 
     def _set(self, tensors: Mapping[str, torch.Tensor]) -> None:
         for name, tensor in tensors.items():
@@ -491,14 +535,23 @@ class Locality:
         self._set({name: tensor.to(device) for name, tensor in self._tensors().items()})
 
 
-def _map_figures(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pooled value, largest entry of the spatial softmax and border hit of every map, each (n_images, n_features)."""
-    height, width = maps.shape[2:]
+def _map_figures(maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Four figures of every map, each (n_images, n_features).
+
+    Its pooled value; the largest entry of its spatial softmax; how far from the middle its largest entry lies, exactly
+    1 on the border; by how much that entry exceeds the smallest one.
+    """
+    width = maps.shape[3]
     flat = at_least_float32(maps).flatten(2)
     largest, position = flat.max(2)
     y, x = position // width, position % width
-    on_border = (y == 0) | (y == height - 1) | (x == 0) | (x == width - 1)
-    return flat.mean(2), (largest - flat.logsumexp(2)).exp(), on_border
+    distance = torch.maximum(_from_middle(y.to(flat.dtype), maps.shape[2]), _from_middle(x.to(flat.dtype), width))
+    return flat.mean(2), (largest - flat.logsumexp(2)).exp(), distance, largest - flat.amin(2)
+
+
+def _from_middle(place: torch.Tensor, size: int) -> torch.Tensor:
+    """Distance from the middle of a side of `size` places, over that of its ends; 1 where there is one place only."""
+    return torch.ones_like(place) if size == 1 else (2 * place - (size - 1)).abs() / (size - 1)
 
 
 def _over(values: FloatArray, divisor: FloatArray | float) -> FloatArray:

@@ -80,11 +80,13 @@ def propose_steering(
         if progress is not None:
             progress(state)
 
+    statistics = folder.read_npz("statistics.npz")
     return solve_steered(
         read_problem(folder),
         read_assignment(folder),
         steering,
-        edge=folder.read_npz("statistics.npz")["edge"],
+        edge=statistics["edge"],
+        offset=statistics.get("offset"),
         names=all_names(folder),
         time_limit=time_limit,
         seed=RunConfig.from_dict(folder.config()).seed,

@@ -31,7 +31,7 @@ from qpm_opt import (
     verify,
 )
 from qpm_vision.assignment_diff import AssignmentDiff, diff_assignments
-from qpm_vision.statistics import scale_bias
+from qpm_vision.statistics import centred_bias, scale_bias
 
 __all__ = ["Feature", "Steered", "Steering", "closest_class_pairs", "solve_steered", "steered_problem"]
 
@@ -53,6 +53,8 @@ class Steering:
         prefer: What is added to the bias b of a feature, in units of the objective; negative: what it is to cost.
         border_bias: Times the scaled share of a feature that peaks on the border of its map (see `steered_problem`), it
             is added to b: positive for features that peak there, negative for features that do not.
+        centre_bias: The same for how near the middle of its map a feature peaks: positive for features that peak near
+            it, negative for features that peak far from it.
         stay: Added to b for every feature that the run keeps, so that a change is made only where it gains more. Many
             different sets of features are nearly as good as the best one; without it a small change can exchange many.
         contrast: Pairs of classes that share all features but one.
@@ -72,6 +74,7 @@ class Steering:
     assign: Mapping[str, tuple[Feature, ...]] = field(default_factory=dict)
     prefer: Mapping[Feature, float] = field(default_factory=dict)
     border_bias: float = 0.0
+    centre_bias: float = 0.0
     stay: float = 0.0
     contrast: tuple[tuple[str, str], ...] = ()
     closest_pairs: int = 0
@@ -81,7 +84,7 @@ class Steering:
             **{name: _features(name, getattr(self, name)) for name in ("ban", "require")},
             **{name: _features_of_classes(name, getattr(self, name)) for name in ("forbid", "assign")},
             "prefer": _preferences(self.prefer),
-            **{name: _number(name, getattr(self, name)) for name in ("border_bias", "stay")},
+            **{name: _number(name, getattr(self, name)) for name in ("border_bias", "centre_bias", "stay")},
             "contrast": _pairs(self.contrast),
             "closest_pairs": _count("closest_pairs", self.closest_pairs),
         }
@@ -102,6 +105,7 @@ class Steering:
             "assign": {name: list(listed) for name, listed in self.assign.items()},
             "prefer": dict(self.prefer),
             "border_bias": self.border_bias,
+            "centre_bias": self.centre_bias,
             "stay": self.stay,
             "contrast": [list(pair) for pair in self.contrast],
             "closest_pairs": self.closest_pairs,
@@ -175,6 +179,7 @@ class Steering:
             assign=_merged(self.assign, other.assign),
             prefer={**self.prefer, **other.prefer},
             border_bias=other.border_bias or self.border_bias,
+            centre_bias=other.centre_bias or self.centre_bias,
             stay=other.stay or self.stay,
             contrast=(*self.contrast, *other.contrast),
             closest_pairs=other.closest_pairs or self.closest_pairs,
@@ -211,6 +216,7 @@ class Steering:
             assign={name: tuple(sorted(of("assign", listed))) for name, listed in self.assign.items()},
             prefer=dict(zip(of("prefer", self.prefer), self.prefer.values(), strict=True)),
             border_bias=self.border_bias,
+            centre_bias=self.centre_bias,
             stay=self.stay,
             contrast=tuple(sorted((min(pair), max(pair)) for pair in self.contrast)),
             closest_pairs=self.closest_pairs,
@@ -281,6 +287,7 @@ def solve_steered(
     steering: Steering,
     *,
     edge: npt.NDArray[np.float64],
+    offset: npt.NDArray[np.float64] | None = None,
     names: Mapping[int, str] | None = None,
     solver: str = "auto",
     time_limit: float | None = 20.0,
@@ -297,6 +304,7 @@ def solve_steered(
         previous: The assignment of the run, a solution of `problem`.
         steering: What is to change.
         edge: (n_features,) how rarely each feature peaks on the border, `Locality.edge`.
+        offset: (n_features,) how far from the middle it peaks, `Locality.offset`; None: not known.
         names: Names of features by their number.
         solver: "auto" or a back end of `qpm_opt`.
         time_limit: Seconds; None: no limit.
@@ -311,7 +319,7 @@ def solve_steered(
     """
     classes = _class_names(problem)
     resolved = steering.resolved(problem.n_features, classes, {} if names is None else names)
-    changed = steered_problem(problem, previous, resolved, edge=edge)
+    changed = steered_problem(problem, previous, resolved, edge=edge, offset=offset)
     found = solve_assignment(
         changed,
         solver=solver,
@@ -340,22 +348,28 @@ def solve_steered(
 
 
 def steered_problem(
-    problem: AssignmentProblem, previous: Assignment, steering: Steering, *, edge: npt.NDArray[np.float64]
+    problem: AssignmentProblem,
+    previous: Assignment,
+    steering: Steering,
+    *,
+    edge: npt.NDArray[np.float64],
+    offset: npt.NDArray[np.float64] | None = None,
 ) -> AssignmentProblem:
     """The problem of a run with what a steering wants.
 
     The border bias adds −border_bias · `scale_bias(edge)` to b: the scale of the locality bias of the method, within
-    ±√10/10, lowest for the features that peak inside. How far from the centre a feature peaks is not known, only
-    whether that is on the border.
+    ±√10/10, lowest for the features that peak inside. The centre bias adds −centre_bias · `centred_bias(offset)`, taken
+    over the features that vary: on the same scale, highest for those that peak nearest to the middle.
 
     Args:
         problem: That of the run.
         previous: The assignment of the run; says which features it keeps.
         steering: Every feature by its number.
         edge: (n_features,) how rarely each feature peaks on the border, `Locality.edge`.
+        offset: (n_features,) how far from the middle it peaks, `Locality.offset`; None: not known.
 
     Raises:
-        InvalidInputError: The steering does not fit the problem.
+        InvalidInputError: The steering does not fit the problem, or needs an offset that is not known.
         InfeasibleProblemError: It contradicts itself or what the problem has already.
     """
     classes = _class_names(problem)
@@ -364,6 +378,8 @@ def steered_problem(
     bias = problem.feature_bias.copy()
     if steering.border_bias:
         bias -= steering.border_bias * scale_bias(edge)
+    if steering.centre_bias:
+        bias += steering.centre_bias * _centrality(problem, offset)
     bias[previous.selected] += steering.stay
     for feature, more in steering.prefer.items():
         bias[int(feature)] += more
@@ -380,6 +396,28 @@ def steered_problem(
             *((a, b, _all_but_one(problem.n_per_class, a, b)) for a, b in pairs),
         ],
     )
+
+
+def _centrality(problem: AssignmentProblem, offset: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+    """How near the middle each feature peaks, (n_features,), on the scale of b; 0 for dead ones."""
+    if offset is None:
+        raise InvalidInputError(
+            "The 'centre_bias' parameter needs to know how far from the middle of their maps features peak, which the "
+            "statistics of a run of an earlier version do not say. Train the run again with `--redo statistics`, which "
+            "repeats that stage and what follows it (for a steered run: the run that it goes back to), or use a "
+            "'border_bias' below 0, which needs nothing new."
+        )
+    alive = np.setdiff1d(np.arange(problem.n_features), problem.dead_features)
+    scaled = centred_bias(offset[alive])
+    if not scaled.any():
+        raise InvalidInputError(
+            "The 'centre_bias' parameter needs maps in which some features peak nearer to the middle than others. Got "
+            "maps in which all peak equally far from it; leave it out, or use larger images or a backbone of a smaller "
+            "stride."
+        )
+    near = np.zeros(problem.n_features)
+    near[alive] = -scaled
+    return near
 
 
 def closest_class_pairs(class_similarity: npt.NDArray[np.float64], n_pairs: int) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ from qpm_vision.faithfulness.reach import input_shares, place_areas
 from qpm_vision.faithfulness.result import Faithfulness, Pointing
 from qpm_vision.faithfulness.saliency import METHODS, PeerUnavailableError
 from qpm_vision.faithfulness.stability import shift_stability, shifted
+from qpm_vision.faithfulness.verdict import Verdict, judge
 
 __all__ = [
     "METHODS",
@@ -27,12 +28,14 @@ __all__ = [
     "PerturbationCurves",
     "Perturbed",
     "Pointing",
+    "Verdict",
     "area_under_curve",
     "box_areas",
     "draw_faithfulness",
     "find_meanings",
     "heat_in_box",
     "input_shares",
+    "judge",
     "locate_features",
     "measure_faithfulness",
     "perturb",

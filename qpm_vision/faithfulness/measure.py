@@ -23,6 +23,7 @@ from qpm_vision.faithfulness.picture import draw_faithfulness
 from qpm_vision.faithfulness.result import Faithfulness
 from qpm_vision.faithfulness.saliency import PEERS, available_methods
 from qpm_vision.run_folder import RunFolder
+from qpm_vision.training_state import weights_digest
 
 __all__ = ["FIGURE", "RESULT", "measure_faithfulness"]
 
@@ -115,6 +116,7 @@ def _measured(work: Work, explainer: Explainer, number: int, seed: int) -> Faith
         height, width = model(blank[None]).maps.shape[2:]
     deletion, insertion, feature_deletion = found.curves()
     return Faithfulness(
+        model=weights_digest(model),
         images=len(positions),
         seed=seed,
         input_size=explainer.preprocessing.size,

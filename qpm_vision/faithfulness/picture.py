@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qpm_vision.explain.page import INK, PALE, new_figure
-from qpm_vision.faithfulness.result import Curves, Faithfulness, Pointing, Reach, Stability
+from qpm_vision.faithfulness.result import TITLES, Curves, Faithfulness, Pointing, Reach, Stability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_faithfulness"]
 
-_STYLES: dict[str, tuple[str, str, Any]] = {
-    "features": ("heat maps of the pictures", "#d55e00", "-"),
-    "feature": ("its own heat map", "#d55e00", "-"),
-    "grad-cam": ("Grad-CAM", "#0072b2", "--"),
-    "integrated-gradients": ("integrated gradients, by pixel", "#009e73", "-."),
-    "another-feature": ("map of another feature of the class", "#cc79a7", "--"),
-    "centre": ("from the middle outwards", "#8c8c8c", ":"),
-    "random": ("random regions", "#222222", (0, (1, 1.2))),
+_STYLES: dict[str, tuple[str, Any]] = {
+    "features": ("#d55e00", "-"),
+    "feature": ("#d55e00", "-"),
+    "grad-cam": ("#0072b2", "--"),
+    "integrated-gradients": ("#009e73", "-."),
+    "another-feature": ("#cc79a7", "--"),
+    "centre": ("#8c8c8c", ":"),
+    "random": ("#222222", (0, (1, 1.2))),
 }
-"""Name, colour and line of each method; lines differ where colours may not be told apart."""
+"""Colour and line of each method; lines differ where colours may not be told apart."""
 
 _WIDTH, _ROW = 11.5, 3.5
 
@@ -67,7 +67,7 @@ def draw_faithfulness(result: Faithfulness, fig: Figure | None = None) -> tuple[
 
 def _curves(ax: Axes, curves: Curves, title: str, below: str) -> None:
     for name, curve in curves.methods.items():
-        _, colour, line = _STYLES[name]
+        colour, line = _STYLES[name]
         shares = 100 * np.linspace(0, 1, len(curve.mean))
         ax.plot(shares, curve.mean, color=colour, linestyle=line, linewidth=1.8)
     _dress(ax, title, below, curves.score)
@@ -76,9 +76,11 @@ def _curves(ax: Axes, curves: Curves, title: str, below: str) -> None:
 
 def _legend(ax: Axes, names: list[str]) -> None:
     ax.set_axis_off()
-    for name in dict.fromkeys(names):
-        label, colour, line = _STYLES[name]
-        ax.plot([], [], color=colour, linestyle=line, linewidth=1.8, label=label)
+    titles: dict[tuple[str, Any], str] = {}  # a feature's own map is drawn as the maps of all are: one entry for both
+    for name in names:
+        titles.setdefault(_STYLES[name], TITLES[name])
+    for (colour, line), title in titles.items():
+        ax.plot([], [], color=colour, linestyle=line, linewidth=1.8, label=title)
     ax.legend(
         loc="upper left",
         frameon=False,

@@ -1,14 +1,17 @@
-"""What was found about the heat maps of a run: plain values that JSON can hold, and a table of them."""
+"""What was found about the heat maps of a run: plain values that JSON can hold and that come back from it, a table."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
+
+from qpm_opt import InvalidInputError
 
 __all__ = [
     "FORMAT",
+    "TITLES",
     "Curve",
     "Curves",
     "Faithfulness",
@@ -19,8 +22,19 @@ __all__ = [
     "Stability",
 ]
 
-FORMAT = 1
+FORMAT = 2
 """Version of what `Faithfulness.to_dict` gives."""
+
+TITLES = {
+    "features": "heat maps of the pictures",
+    "feature": "its own heat map",
+    "grad-cam": "Grad-CAM",
+    "integrated-gradients": "integrated gradients, by pixel",
+    "another-feature": "map of another feature of the class",
+    "centre": "from the middle outwards",
+    "random": "random regions",
+}
+"""What the ways to order pixels are called."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +201,7 @@ class Faithfulness:
     """How far heat maps can be trusted.
 
     Attributes:
+        model: Digest of the weights of the model that was measured, `weights_digest`.
         images: Test images that were perturbed and shifted.
         seed: Of their choice and of all that is random.
         input_size: Side of the model's input in pixels.
@@ -200,6 +215,7 @@ class Faithfulness:
         pointing: Where the places of parts are known, else None.
     """
 
+    model: str
     images: int
     seed: int
     input_size: int
@@ -215,6 +231,35 @@ class Faithfulness:
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold, with the version of their layout as "format"."""
         return {"format": FORMAT, **_plain(asdict(self))}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """What `to_dict` gave.
+
+        Raises:
+            InvalidInputError: It is of another version, or something is missing.
+        """
+        values = dict(data)
+        version = values.pop("format", None)
+        if version != FORMAT:
+            raise InvalidInputError(
+                f"The 'data' parameter must have the layout {FORMAT}. Got {version!r}, that of another version of qpm; "
+                "measure again."
+            )
+        try:
+            height, width = values["map_size"]
+            values |= {name: _curves(values[name]) for name in ("deletion", "insertion", "feature_deletion")}
+            values |= {
+                "map_size": (int(height), int(width)),
+                "reach": Reach(**values["reach"]),
+                "stability": Stability(**values["stability"]),
+                "pointing": None if values["pointing"] is None else _pointing(values["pointing"]),
+            }
+            return cls(**values)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidInputError(
+                f"The 'data' parameter must hold what to_dict() gave. Got something else ({error}); measure again."
+            ) from error
 
     def __str__(self) -> str:
         rows, columns = self.map_size
@@ -237,6 +282,15 @@ class Faithfulness:
         if self.pointing is not None:
             lines += ["", *_pointing_lines(self.pointing)]
         return "\n".join(lines)
+
+
+def _curves(data: Mapping[str, Any]) -> Curves:
+    return Curves(**{**data, "methods": {name: Curve(**curve) for name, curve in data["methods"].items()}})
+
+
+def _pointing(data: Mapping[str, Any]) -> Pointing:
+    kinds = {name: KindPointing(**kind) for name, kind in data["kinds"].items()}
+    return Pointing(**{**data, "kinds": kinds, "features": [FeaturePointing(**item) for item in data["features"]]})
 
 
 def _reach_lines(found: Reach) -> list[str]:

@@ -22,6 +22,7 @@ from qpm_vision.report.confusion import Confusion, confused_pairs, confusions
 from qpm_vision.report.contents import (
     ClassEntry,
     FeatureEntry,
+    HeatMapTest,
     ImageEntry,
     MapFormat,
     Optimisation,
@@ -66,6 +67,7 @@ class Material:
         image_names: A name for each image shown.
         pictures: A picture for each.
         side: Pixels of a thumbnail.
+        faithfulness: Whether heat maps say what decides.
     """
 
     config: RunConfig
@@ -86,6 +88,7 @@ class Material:
     image_names: Sequence[str]
     pictures: list[Picture]
     side: int
+    faithfulness: HeatMapTest
 
 
 def assemble(material: Material) -> Report:
@@ -127,6 +130,7 @@ def assemble(material: Material) -> Report:
         n_apart=len(apart),
         apart=apart[:_MOST_PAIRS],
         optimisation=_optimisation(material),
+        faithfulness=material.faithfulness,
         findings=find(
             weights,
             mistakes,

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from qpm_vision.faithfulness.result import Faithfulness
+from qpm_vision.faithfulness.verdict import Verdict
 from qpm_vision.report.confusion import Confusion
 from qpm_vision.report.costs import Prices, Swap
 from qpm_vision.report.findings import Finding
@@ -17,6 +19,7 @@ from qpm_vision.report.pictures import Picture
 __all__ = [
     "ClassEntry",
     "FeatureEntry",
+    "HeatMapTest",
     "Histogram",
     "ImageEntry",
     "MapFormat",
@@ -191,6 +194,23 @@ class Optimisation:
 
 
 @dataclass(frozen=True)
+class HeatMapTest:
+    """Whether heat maps say what decides, as far as that was measured.
+
+    Attributes:
+        missing: Why there are no figures, a sentence; None where there are.
+        measured: The figures; None where there are none of this model.
+        verdict: What they say.
+        titles: What the methods in them are called.
+    """
+
+    missing: str | None
+    measured: Faithfulness | None = None
+    verdict: Verdict | None = None
+    titles: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a page shows.
 
@@ -218,6 +238,7 @@ class Report:
         n_apart: Pairs of classes that one feature tells apart.
         apart: The most telling of them: (class, class), those that are confused most first.
         optimisation: How the features were chosen.
+        faithfulness: Whether heat maps say what decides.
         findings: What to look at first.
         pictures: A picture for each of `images`.
     """
@@ -245,6 +266,7 @@ class Report:
     n_apart: int
     apart: list[tuple[int, int]]
     optimisation: Optimisation
+    faithfulness: HeatMapTest
     findings: list[Finding]
     pictures: list[Picture] = field(repr=False)
 

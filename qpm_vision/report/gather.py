@@ -17,6 +17,7 @@ from qpm_vision.explain import Explainer, load_explainer
 from qpm_vision.report.assemble import Material, assemble
 from qpm_vision.report.confusion import confusions, most_confused
 from qpm_vision.report.contents import Report
+from qpm_vision.report.faithfulness import heat_map_test
 from qpm_vision.report.pictures import take_pictures
 from qpm_vision.report.selection import amounts, select_images
 from qpm_vision.report.sight import Sight, evenly_spread, look
@@ -109,6 +110,7 @@ def gather_report(
             image_names=[shown.name(place) for place in range(len(shown))],
             pictures=pictures,
             side=min(wanted.side, explainer.preprocessing.size),
+            faithfulness=heat_map_test(folder, explainer.model),
         )
     )
 

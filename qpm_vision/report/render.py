@@ -24,7 +24,19 @@ from qpm_vision.run_folder import RunFolder, RunFolderError
 
 __all__ = ["Written", "refuse_foreign_folder", "render_page", "save_file", "save_folder"]
 
-_VIEWS = ("overview", "features", "feature", "classes", "class", "pair", "images", "image", "optimisation", "missing")
+_VIEWS = (
+    "overview",
+    "features",
+    "feature",
+    "classes",
+    "class",
+    "pair",
+    "images",
+    "image",
+    "faithfulness",
+    "optimisation",
+    "missing",
+)
 _SCRIPT = (
     "dom.js",
     "data.js",
@@ -38,6 +50,7 @@ _SCRIPT = (
     "views/classes.js",
     "views/pair.js",
     "views/images.js",
+    "views/faithfulness.js",
     "views/optimisation.js",
     "search.js",
     "main.js",

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
-from scipy.stats import fisher_exact
+from scipy.stats import fisher_exact, ttest_1samp
 from torch import nn
 
 from qpm_opt import InvalidInputError
@@ -23,6 +23,7 @@ from qpm_vision.backbones import Backbone
 from qpm_vision.data import ArrayImages, Parts
 from qpm_vision.faithfulness import (
     METHODS,
+    Faithfulness,
     GroupMeans,
     PeerUnavailableError,
     PerturbationCurves,
@@ -32,6 +33,7 @@ from qpm_vision.faithfulness import (
     find_meanings,
     heat_in_box,
     input_shares,
+    judge,
     locate_features,
     measure_faithfulness,
     perturb,
@@ -42,11 +44,13 @@ from qpm_vision.faithfulness import (
     shift_stability,
     shifted,
 )
+from qpm_vision.faithfulness.result import Curve, Curves
 from qpm_vision.faithfulness.saliency import available_methods, broken_ties, look
+from qpm_vision.faithfulness.verdict import beats_random
 from qpm_vision.model import QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import RunFolder
-from tests.vision.tiny import TINY_SIZE, tiny_data
+from tests.vision.tiny import TINY_SIZE, tiny_data, tiny_faithfulness
 
 few = settings(max_examples=20, deadline=None)
 
@@ -454,6 +458,67 @@ def test_means_of_groups() -> None:
     np.testing.assert_array_equal(means.compute(), [[2, 5], [7, 7]])
 
 
+# -- the verdict ---------------------------------------------------------------------------------------------------
+
+
+@few
+@given(st.integers(0, 10_000), st.floats(-0.1, 0.1), st.integers(2, 30), st.booleans())
+def test_better_is_what_a_t_test_calls_better(seed: int, gain: float, images: int, insertion: bool) -> None:
+    rng = np.random.default_rng(seed)
+    areas = rng.normal([0.5 + (gain if insertion else -gain), 0.5], 0.1, (images, 2))
+    sums = PerturbationCurves(2, 1)
+    sums.update(np.repeat(areas[:, :, None], 2, axis=2))  # level curves, so that the height is the area
+    less, error = sums.difference(1, 0)
+    curves = Curves("score", images, {"features": Curve([], 0.5, less, error), "random": Curve([], 0.5, 0.0, 0.0)})
+    test = ttest_1samp(areas[:, 0] - areas[:, 1], 0)
+    expected = test.pvalue < 0.05 and (test.statistic > 0) == insertion
+    assert beats_random(curves, insertion=insertion) == {"features": expected}
+
+
+@pytest.mark.parametrize(
+    ("deletion", "insertion", "start"),
+    [
+        ((0.2, 0.01), (-0.2, 0.01), "Heat maps point at what decides: "),
+        ((0.2, 0.01), (0.2, 0.01), "Heat maps point at what decides only in part: deleting"),
+        ((0.01, 0.01), (-0.2, 0.01), "Heat maps point at what decides only in part: showing"),
+        ((-0.2, 0.01), (0.2, 0.01), "Heat maps are no better than random regions here"),
+        ((0.2, 0.3), (-0.2, 0.3), "Heat maps are no better than random regions here"),
+        ((0.2, None), (-0.2, 0.01), "Too few images"),
+    ],
+)
+def test_the_verdict_needs_both_deletion_and_insertion(
+    deletion: tuple[float, float | None], insertion: tuple[float, float | None], start: str
+) -> None:
+    verdict = judge(tiny_faithfulness(deletion, insertion))
+    assert verdict.sentence.startswith(start)
+    assert str(verdict).startswith(start)
+
+
+def test_remarks_put_the_verdict_into_perspective() -> None:
+    verdict = judge(tiny_faithfulness((0.2, 0.01), (-0.2, 0.01)))
+    assert verdict.remarks[0].startswith("Grad-CAM, at the same layer of the same model, is no better than random")
+    assert verdict.remarks[1].endswith("do at least as well at insertion.")
+    assert verdict.remarks[2].startswith("A single feature falls more with what its own map highlights")
+    assert "22.00 % lies within it (6.25 %" in verdict.remarks[3]
+    found = tiny_faithfulness((0.2, 0.01), (-0.2, 0.01))
+    bare = replace(found, deletion=Curves("", 0, {}), feature_deletion=Curves("", 0, {}))
+    assert judge(replace(bare, reach=replace(found.reach, own=None))).remarks == [verdict.remarks[1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 1}, "must have the layout 2. Got 1"),
+        ({"reach": None}, "must hold what to_dict"),
+        ({"deletion": {"score": ""}}, "must hold what to_dict"),
+        ({"more": 1}, "must hold what to_dict"),
+    ],
+)
+def test_other_layouts_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        Faithfulness.from_dict({**tiny_faithfulness((0.2, 0.01), (-0.2, 0.01)).to_dict(), **change})
+
+
 # -- of a run ------------------------------------------------------------------------------------------------------
 
 
@@ -464,7 +529,7 @@ def test_a_run_is_measured_and_drawn(finished: RunFolder) -> None:
     result = measure_faithfulness(finished, images=12, data=replace(data, parts=Parts(values, boxes)), device="cpu")
     kept = json.loads((finished.path / "faithfulness.json").read_text())
     assert kept == result.to_dict()
-    assert kept["format"] == 1
+    assert Faithfulness.from_dict(kept) == result
     assert kept["map_size"] == [4, 4]
     assert (kept["images"], kept["input_size"]) == (12, TINY_SIZE)
     assert set(kept["deletion"]["methods"]) == set(available_methods())
@@ -478,6 +543,8 @@ def test_a_run_is_measured_and_drawn(finished: RunFolder) -> None:
     assert axes.shape == (2, 3)
     assert "12 test images of 16 pixels, maps of 4 × 4 places" in figure._suptitle.get_text()
     assert f"{result.reach.own:.1%}" in axes[0, 2].texts[0].get_text()
+    lines = [(line.get_color(), line.get_linestyle()) for line in axes[0, 2].get_legend().get_lines()]
+    assert len(set(lines)) == len(lines)  # no line has two names
     text = str(result)
     assert "area under deletion" in text
     assert "against random regions" in text
@@ -494,5 +561,7 @@ def test_the_command_prints_a_table(
     out = capsys.readouterr().out
     assert "4 test images of 16 pixels" in out
     assert str(finished.path / "faithfulness.json") in out
+    kept = Faithfulness.from_dict(finished.read_json("faithfulness.json"))
+    assert judge(kept).sentence in out
     assert cli.main(["faithfulness", str(finished.path), "--images", "1"]) == 2
     assert "'images' parameter must be an integer of at least 2. Got 1" in capsys.readouterr().err

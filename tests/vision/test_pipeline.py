@@ -97,7 +97,7 @@ def test_statistics_agree_with_a_second_look_at_the_features(finished: RunFolder
     np.testing.assert_allclose(arrays["mean"], features.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(arrays["std"], features.std(axis=0), atol=1e-5)
     assert arrays["class_counts"].tolist() == [12] * 4
-    assert set(arrays) == {"A", "mean", "std", "b", "peak", "edge", "dead", "class_counts"}
+    assert set(arrays) == {"A", "mean", "std", "b", "peak", "edge", "offset", "dead", "class_counts"}
     np.testing.assert_array_equal(arrays["dead"], features.std(axis=0) == 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import re
 import zlib
@@ -21,17 +22,20 @@ from sklearn.metrics import roc_auc_score
 from qpm_opt import InvalidInputError
 from qpm_vision import cli, load_model, write_report
 from qpm_vision.explain import strength
+from qpm_vision.faithfulness import judge
 from qpm_vision.feature_names import NAMES, write_names
 from qpm_vision.model import QPMClassifier
 from qpm_vision.report import Report, gather_report, render_page
 from qpm_vision.report.activity import correlations, histogram, separation
 from qpm_vision.report.confusion import confused_pairs, confusions, most_confused
+from qpm_vision.report.faithfulness import heat_map_test
 from qpm_vision.report.pictures import LEVELS, levels
 from qpm_vision.report.selection import amounts, select_images
 from qpm_vision.report.sight import Sight, evenly_spread, look
 from qpm_vision.run_folder import RunFolder, RunFolderError
+from qpm_vision.training_state import weights_digest
 from tests.vision.conftest import HOSTILE, Reported
-from tests.vision.tiny import tiny_backbone, tiny_data
+from tests.vision.tiny import tiny_backbone, tiny_data, tiny_faithfulness
 
 # -- behaviour of a feature ----------------------------------------------------------------------------------------
 
@@ -241,6 +245,26 @@ def test_names_of_features_are_shown(reported: Reported) -> None:
     finally:
         (folder.path / NAMES).unlink()
     assert [entry.name for entry in named.features] == [None, "red crown", None, None]
+
+
+def test_figures_about_heat_maps_are_shown_of_this_model_alone(reported: Reported, tmp_path: Path) -> None:
+    assert reported.report.faithfulness.missing is not None
+    assert "has not been measured" in reported.report.faithfulness.missing
+    folder = RunFolder(tmp_path)
+    model = load_model(reported.folder, device="cpu").model
+    measured = tiny_faithfulness((0.2, 0.01), (-0.2, 0.01), model=weights_digest(model))
+    folder.write_json("faithfulness.json", measured.to_dict())
+    found = heat_map_test(folder, model)
+    assert (found.missing, found.measured, found.verdict) == (None, measured, judge(measured))
+    again = copy.deepcopy(model)
+    next(again.parameters()).data += 0.001
+    stale = heat_map_test(folder, again)
+    assert (stale.measured, stale.verdict) == (None, None)
+    assert "trained again" in str(stale.missing)
+    page = _page(replace(reported.report, faithfulness=stale))
+    assert f"{stale.missing} <code>qpm-vision faithfulness RUN</code>" in page
+    (tmp_path / "faithfulness.json").write_text("{")
+    assert "cannot be read" in str(heat_map_test(folder, model).missing)
 
 
 def test_of_many_images_an_even_sample_is_looked_at(reported: Reported, monkeypatch: pytest.MonkeyPatch) -> None:

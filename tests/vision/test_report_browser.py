@@ -14,9 +14,12 @@ import pytest
 
 from benchmarks.chromium import chromium_path, open_chromium
 from qpm_vision.explain import overlay
-from qpm_vision.report.contents import Histogram
+from qpm_vision.faithfulness import judge
+from qpm_vision.faithfulness.result import TITLES
+from qpm_vision.report.contents import HeatMapTest, Histogram
 from qpm_vision.report.render import render_page, save_file, save_folder
 from tests.vision.conftest import Reported
+from tests.vision.tiny import tiny_faithfulness
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -105,11 +108,15 @@ def test_every_view(browser: Browser, address: str, reported: Reported, width: i
     seen.headed("tiny")
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 22, 20)"
     assert dark == (theme == "dark")
-    for tab in ("Features", "Classes", "Compare", "Images", "Optimisation", "Overview"):
+    for tab in ("Features", "Classes", "Compare", "Images", "Heat maps", "Optimisation", "Overview"):
         page.get_by_role("link", name=tab, exact=True).click()
         page.locator("#tabs [aria-current]", has_text=tab).wait_for()
         seen.drawn()
         assert seen.fits(), tab
+        box = page.locator("#tabs [aria-current]").bounding_box()
+        assert box
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
     # a class, out of the matrix; its name is markup
     page.locator(".matrix tbody th a", has_text="<script>").click()
     seen.headed(names[0])
@@ -340,7 +347,7 @@ def test_a_report_without_all_there_could_be(browser: Browser, reported: Reporte
         n_pictured=0,
     )
     seen = Watched(browser, save_file(bare, tmp_path / "bare.html").path.as_uri())
-    for tab in ("Features", "Classes", "Compare", "Images", "Optimisation", "Overview"):
+    for tab in ("Features", "Classes", "Compare", "Images", "Heat maps", "Optimisation", "Overview"):
         seen.page.get_by_role("link", name=tab, exact=True).click()
         seen.page.locator("#tabs [aria-current]", has_text=tab).wait_for()
         text = seen.page.locator("main").inner_text()
@@ -349,4 +356,45 @@ def test_a_report_without_all_there_could_be(browser: Browser, reported: Reporte
         seen.page.evaluate("(address) => qpmReport.go(address)", address)
         seen.page.locator("main h1").wait_for()
     seen.headed(bare.classes[2].name)
+    seen.end()
+
+
+@pytest.mark.parametrize(("width", "theme"), [(390, "light"), (1400, "dark")])
+def test_what_was_measured_about_heat_maps(
+    browser: Browser, reported: Reported, tmp_path: Path, width: int, theme: str
+) -> None:
+    measured = tiny_faithfulness((0.2, 0.01), (-0.2, None))
+    tested = replace(reported.report, faithfulness=HeatMapTest(None, measured, judge(measured), TITLES))
+    seen = Watched(browser, save_file(tested, tmp_path / "tested.html").path.as_uri(), width=width, theme=theme)
+    page = seen.page
+    assert judge(measured).sentence in page.locator("main").inner_text()
+    page.get_by_role("link", name="How that was measured").click()
+    seen.headed("Can the heat maps be trusted?")
+    assert seen.fits()
+    label = page.get_by_role("img").first.get_attribute("aria-label")
+    assert label
+    assert label.endswith(
+        "heat maps of the pictures 0.30, Grad-CAM 0.50, from the middle outwards 0.40, random regions 0.50."
+    )
+    cells = page.locator("main tr", has=page.get_by_role("rowheader", name="heat maps of the pictures")).locator("td")
+    assert cells.all_inner_texts() == [
+        "0.300",
+        "\u22120.200 \u00b1 0.010\nbetter",
+        "0.700",
+        "+0.200\nunknown",
+        "\u2013",
+    ]
+    beak = page.locator("main tr", has=page.get_by_role("rowheader", name="beak")).locator("td")
+    assert beak.all_inner_texts() == ["3", "65.0 % \u00b1 5.4", "53.0 %", "20.0 %", "40.0 %"]
+    # Every line of a chart is seen, and told from the others by more than its colour.
+    lines = (
+        page.locator("main figure")
+        .first.locator("path.line")
+        .evaluate_all(
+            "(all) => all.map((path) => [getComputedStyle(path).stroke, getComputedStyle(path).strokeDasharray])"
+        )
+    )
+    assert len(lines) == len(measured.deletion.methods)
+    for column in zip(*lines, strict=True):
+        assert len(set(column)) == len(column)
     seen.end()

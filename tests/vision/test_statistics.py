@@ -404,12 +404,17 @@ class TestFeatureStatistics:
         close(one, two)
 
 
-def plain_locality(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def plain_locality(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image by image, feature by feature."""
     maps = maps.astype(np.float64)
     n, n_features, height, width = maps.shape
     peak, edge = np.zeros(n_features), np.zeros(n_features)
+    places: list[list[tuple[float, float]]] = [[] for _ in range(n_features)]
     for image in maps:
+        for f in range(n_features):
+            y, x = np.unravel_index(image[f].argmax(), (height, width))
+            sides = [abs(2 * at / (size - 1) - 1) if size > 1 else 1.0 for at, size in ((y, height), (x, width))]
+            places[f].append((max(sides), image[f].max() - image[f].min()))
         pooled = image.mean(axis=(1, 2))
         if pooled.sum() == 0:
             continue
@@ -419,7 +424,10 @@ def plain_locality(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             peak[f] += weight * (soft / soft.sum()).max() / n
             y, x = np.unravel_index(image[f].argmax(), (height, width))
             edge[f] -= weight * (y in (0, height - 1) or x in (0, width - 1))
-    return peak, edge
+    offset = [
+        sum(at * w for at, w in own) / sum(w for _, w in own) if any(w for _, w in own) else np.nan for own in places
+    ]
+    return peak, edge, np.nan_to_num(offset, nan=0.0 if np.isnan(offset).all() else np.nanmean(offset))
 
 
 class TestLocality:
@@ -440,10 +448,40 @@ class TestLocality:
         one.update(torch.from_numpy(maps[:cut]))
         two.update(maps[cut:])
         one.merge(two)
-        peak, edge = plain_locality(maps)
+        peak, edge, offset = plain_locality(maps)
         assert one.n_images == 9
+        np.testing.assert_allclose(one.offset(), offset, rtol=0, atol=1e-9)
         np.testing.assert_allclose(one.peak(), peak, rtol=0, atol=1e-9)
         np.testing.assert_allclose(one.edge(), edge, rtol=0, atol=1e-9)
+
+    @pytest.mark.parametrize(
+        ("size", "place", "offset"),
+        [
+            ((5, 5), (2, 2), 0.0),
+            ((5, 5), (2, 3), 0.5),
+            ((5, 5), (3, 4), 1.0),
+            ((7, 5), (4, 2), 1 / 3),
+            ((4, 4), (1, 2), 1 / 3),
+            ((2, 2), (0, 1), 1.0),
+            ((1, 1), (0, 0), 0.0),  # a map of one place is flat, and so is every other
+        ],
+    )
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_offset_of_a_known_peak(self, size, place, offset, dtype):
+        maps = torch.zeros(1, 1, *size, dtype=dtype)
+        maps[0, 0, place[0], place[1]] = 3.0
+        locality = Locality(1)
+        locality.update(maps)
+        np.testing.assert_allclose(locality.offset(), [offset], rtol=1e-6)
+
+    def test_offset_counts_images_by_how_far_they_stand_out_and_flat_features_like_the_others(self):
+        maps = np.zeros((2, 3, 5, 5))
+        maps[0, 0, 2, 2], maps[1, 0, 0, 0] = 3.0, 1.0  # in the middle three times as much as in a corner
+        maps[:, 1] = 0.7  # no place stands out
+        maps[0, 2, 2, 3], maps[1, 2] = 2.0, 9.0  # strong, but flat in the second image
+        locality = Locality(3)
+        locality.update(maps)
+        np.testing.assert_allclose(locality.offset(), [0.25, 0.375, 0.5], rtol=1e-6)
 
     def test_more_maps_than_are_looked_at_together(self):
         maps = np.random.default_rng(0).random((20, 64, 64, 64), dtype=np.float32)
@@ -458,7 +496,7 @@ class TestLocality:
         maps = np.random.default_rng(1).gamma(0.3, size=(30, 40, 6, 6))
         locality = Locality(40)
         locality.update(maps)
-        peak, edge = plain_locality(maps)
+        peak, edge, _ = plain_locality(maps)
         p, e = plain_scale(peak), plain_scale(edge)
         expected = plain_scale(np.where(e >= 0, p, p.min()))
         np.testing.assert_allclose(locality.bias(), expected, rtol=0, atol=1e-7)
@@ -469,6 +507,7 @@ class TestLocality:
         again = Locality.from_state(locality.state())
         np.testing.assert_array_equal(again.peak(), locality.peak())
         np.testing.assert_array_equal(again.edge(), locality.edge())
+        np.testing.assert_array_equal(again.offset(), locality.offset())
         assert again.n_images == 5
 
     def test_refusals(self):

@@ -188,6 +188,21 @@ def test_names_of_features_are_understood_and_taken_along(parent: RunFolder, tmp
         all_names(parent)
 
 
+def test_centre_bias_takes_the_statistics_of_the_run_and_says_where_they_are_too_old(
+    parent: RunFolder, tmp_path: Path
+) -> None:
+    statistics = parent.read_npz("statistics.npz")
+    steered = propose_steering(parent, Steering(centre_bias=1e4))
+    alive = np.flatnonzero(~statistics["dead"])
+    nearest = sorted(statistics["offset"][alive])[: len(steered.assignment.selected)]
+    assert sorted(statistics["offset"][steered.assignment.selected]) == pytest.approx(nearest)
+    parent.write_npz("statistics.npz", {name: array for name, array in statistics.items() if name != "offset"})
+    with pytest.raises(InvalidInputError, match=r"'centre_bias'.*earlier version"):
+        steer_run(parent, Steering(centre_bias=1.0), tmp_path / "child", data=tiny_data())
+    assert not (tmp_path / "child").exists()
+    propose_steering(parent, Steering(border_bias=-1.0))  # needs nothing new
+
+
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
@@ -318,6 +333,8 @@ def test_mistakes(finished: RunFolder, options: list[str], message: str, capsys:
 def test_classes_with_colons_and_features_of_several_options() -> None:
     from qpm_vision._cli_steer import _steering
 
-    options = "--forbid a:b:1,2 --forbid a:b:3 --ban 4 --ban 5,6 --contrast a b --stay 0.5"
+    options = "--forbid a:b:1,2 --forbid a:b:3 --ban 4 --ban 5,6 --contrast a b --stay 0.5 --centre-bias -2"
     arguments = cli._parser().parse_args(["steer", "run", "new", *options.split()])
-    assert _steering(arguments) == Steering(ban=(4, 5, 6), forbid={"a:b": (1, 2, 3)}, contrast=(("a", "b"),), stay=0.5)
+    assert _steering(arguments) == Steering(
+        ban=(4, 5, 6), forbid={"a:b": (1, 2, 3)}, centre_bias=-2.0, stay=0.5, contrast=(("a", "b"),)
+    )

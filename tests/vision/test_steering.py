@@ -28,6 +28,7 @@ from qpm_vision.steering import Steering, closest_class_pairs, solve_steered, st
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fly")
 N_FEATURES = 14
 EDGE = -(np.linspace(0.0, 1.0, N_FEATURES) ** 2)
+OFFSET = np.random.default_rng(9).uniform(0.2, 1.0, N_FEATURES)
 
 
 def _problem(seed: int = 0, **changes: Any) -> AssignmentProblem:
@@ -67,6 +68,7 @@ FULL = Steering(
     assign={"bee": (1, 4)},
     prefer={5: 0.25, "long beak": -1},
     border_bias=-0.5,
+    centre_bias=0.25,
     stay=0.1,
     contrast=(("ant", "bee"),),
     closest_pairs=2,
@@ -113,6 +115,7 @@ def test_numbers_may_be_text_and_of_numpy_and_yaml_may_read_a_class_as_a_number(
         ({"prefer": {17: "much"}}, r"'prefer' parameter must hold a number\. Got 'much'"),
         ({"prefer": {17: float("nan")}}, r"'prefer' parameter must hold a finite number"),
         ({"border_bias": float("inf")}, r"'border_bias'.*finite"),
+        ({"centre_bias": "much"}, r"'centre_bias' parameter must hold a number\. Got 'much'"),
         ({"closest_pairs": -1}, r"'closest_pairs' parameter must hold a whole number"),
         ({"contrast": [["ant"]]}, r"'contrast'.*pairs of different classes.*Got \['ant'\]"),
         ({"contrast": [["ant", "ant"]]}, r"'contrast'.*pairs of different classes"),
@@ -208,6 +211,31 @@ def test_biases_are_added_to_b(solved: tuple[AssignmentProblem, Assignment]) -> 
     assert changed.feature_bias[inside] - problem.feature_bias[inside] < 0.125 + 1e-12
 
 
+def test_centre_bias_prefers_what_peaks_near_the_middle(solved: tuple[AssignmentProblem, Assignment]) -> None:
+    problem, previous = solved
+    changed = steered_problem(problem, previous, Steering(centre_bias=2.0), edge=EDGE, offset=OFFSET)
+    added = changed.feature_bias - problem.feature_bias
+    assert added[13] == 0  # dead
+    assert added[:13].mean() == pytest.approx(0.0)
+    assert np.abs(added).max() == pytest.approx(2.0 * np.sqrt(10) * 0.1)
+    np.testing.assert_allclose(np.corrcoef(added[:13], OFFSET[:13])[0, 1], -1.0)
+
+
+@pytest.mark.parametrize(("strength", "chosen"), [(1e4, slice(None, 6)), (-1e4, slice(-6, None))])
+def test_a_strong_centre_bias_decides_alone(
+    solved: tuple[AssignmentProblem, Assignment], strength: float, chosen: slice
+) -> None:
+    steered = solve_steered(*solved, Steering(centre_bias=strength), edge=EDGE, offset=OFFSET, time_limit=None)
+    assert set(steered.assignment.selected.tolist()) == set(np.argsort(OFFSET[:13])[chosen].tolist())
+
+
+def test_centre_bias_needs_offsets_that_differ(solved: tuple[AssignmentProblem, Assignment]) -> None:
+    with pytest.raises(InvalidInputError, match=r"'centre_bias'.*earlier version.*--redo statistics"):
+        solve_steered(*solved, Steering(centre_bias=1.0), edge=EDGE)
+    with pytest.raises(InvalidInputError, match=r"'centre_bias'.*all peak equally far"):
+        solve_steered(*solved, Steering(centre_bias=1.0), edge=EDGE, offset=np.ones(N_FEATURES))
+
+
 def test_closest_pairs_are_those_of_the_largest_correlation() -> None:
     A = np.random.default_rng(3).normal(size=(7, 30))
     correlation = np.corrcoef(A)
@@ -234,8 +262,16 @@ def _steerings(draw: st.DrawFn) -> Steering:
     forbid = {name: tuple(order[5:7]) for name in draw(st.lists(st.sampled_from(CLASSES[:3]), unique=True))}
     assign = dict.fromkeys(draw(st.lists(st.sampled_from(CLASSES[3:]), unique=True)), (order[7],))
     prefer = draw(st.dictionaries(_features, st.floats(-30, 30), max_size=3))
-    stay = draw(st.sampled_from((0.0, 5.0)))
-    return Steering(tuple(ban), tuple(require), forbid, assign, prefer, draw(st.floats(-9, 9)), stay)
+    return Steering(
+        tuple(ban),
+        tuple(require),
+        forbid,
+        assign,
+        prefer,
+        border_bias=draw(st.floats(-9, 9)),
+        centre_bias=draw(st.sampled_from((0.0, -4.0, 4.0))),
+        stay=draw(st.sampled_from((0.0, 5.0))),
+    )
 
 
 @given(_steerings())
@@ -243,7 +279,7 @@ def _steerings(draw: st.DrawFn) -> Steering:
 def test_the_result_is_that_of_a_cold_solve_and_the_difference_is_right(steering: Steering) -> None:
     problem = _problem()
     previous = _PREVIOUS
-    steered = solve_steered(problem, previous, steering, edge=EDGE, time_limit=None)
+    steered = solve_steered(problem, previous, steering, edge=EDGE, offset=OFFSET, time_limit=None)
     cold = solve_assignment(steered.problem, time_limit=None)
     assert verify(steered.problem, steered.assignment).ok
     assert steered.assignment.objective == pytest.approx(cold.objective, abs=1e-6)

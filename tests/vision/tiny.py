@@ -14,6 +14,8 @@ from torch import nn
 from qpm_vision.backbones import Backbone, register_backbone
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ArrayImages, ImageData
+from qpm_vision.faithfulness import Faithfulness
+from qpm_vision.faithfulness.result import Curve, Curves, KindPointing, Pointing, Reach, Stability
 from qpm_vision.preprocessing import Preprocessing
 
 TINY_SIZE = 16
@@ -63,6 +65,56 @@ def tiny_config(**changes: Any) -> RunConfig:
     small = {"epochs": 2, "least_steps": 0, "batch_size": 16, "augmentation": "none"}
     config = replace(config, dense=replace(config.dense, **small), fine_tuning=replace(config.fine_tuning, **small))
     return replace(config, **changes)
+
+
+def tiny_faithfulness(
+    deletion: tuple[float, float | None], insertion: tuple[float, float | None], model: str = "digest"
+) -> Faithfulness:
+    """Figures in which heat maps have less area than random regions by this much, ± this standard error, of 20 images.
+
+    Grad-CAM is as good as random regions; from the middle outwards is better at insertion.
+    """
+
+    def curves(score: str, **less: tuple[float, float | None]) -> Curves:
+        found = {name: Curve([1.0, 0.5 - by, 0.0], 0.5 - by, by, error) for name, (by, error) in less.items()}
+        return Curves(score, 20, {name.replace("_", "-"): curve for name, curve in found.items()})
+
+    def of_class(features: tuple[float, float | None], centre: float) -> Curves:
+        return curves(
+            "score of the predicted class",
+            features=features,
+            grad_cam=(0.0, 0.01),
+            centre=(centre, 0.01),
+            random=(0.0, 0.0),
+        )
+
+    kind = KindPointing(
+        3,
+        40,
+        hit=0.65,
+        error=0.054,
+        heat=0.3,
+        chance=0.2,
+        area=0.2,
+        centre=0.4,
+        other_image=0.53,
+        elsewhere={"beak": 0.65},
+    )
+    steady: list[float | None] = [0.9, 0.8]
+    return Faithfulness(
+        model=model,
+        images=20,
+        seed=0,
+        input_size=TINY_SIZE,
+        map_size=(4, 4),
+        reach=Reach(0.22, 0.0625, 0.74, 0.39),
+        deletion=of_class(deletion, 0.1),
+        insertion=of_class(insertion, -0.3),
+        feature_deletion=curves("activation of the feature that adds most", feature=(0.3, 0.01), random=(0.0, 0.0)),
+        agreement={"grad-cam": 0.95, "centre": None, "random": 0.0},
+        stability=Stability([1, 2], steady, steady, [0.5, None], [1.0, 1.0]),
+        pointing=Pointing("by a rule", 24, 20, 1, 0, {"beak": kind}, []),
+    )
 
 
 @contextmanager

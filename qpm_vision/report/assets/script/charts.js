@@ -51,9 +51,43 @@ function ticks(low, high, about) {
   return result;
 }
 
+/** A chart without its lines, and where on it a point lies: x from 0 to `last`, y marked with [value, text]. */
+function chartFrame({ label, below, last, span: [scaled, low, high], marks }) {
+  const [width, height, left, foot] = [520, 210, 70, 44];
+  const x = (value) => left + ((width - left - 8) * value) / last;
+  const y = (value) => height - ((height - 12) * (scaled(value) - low)) / (high - low);
+  const chart = svg("svg", {
+    viewBox: `0 0 ${width} ${height + foot}`,
+    role: "img",
+    "aria-label": label,
+    class: "lines",
+  });
+  for (const [mark, text] of marks) {
+    chart.append(svg("line", { x1: left, x2: width - 8, y1: y(mark), y2: y(mark), class: "grid" }));
+    chart.append(svg("text", { x: left - 8, y: y(mark) + 4, "text-anchor": "end" }, text));
+  }
+  for (const tick of ticks(0, last, 5)) {
+    chart.append(svg("text", { x: x(tick), y: height + 18, "text-anchor": "middle" }, tick));
+  }
+  chart.append(svg("text", { x: (left + width) / 2, y: height + 40, "text-anchor": "middle" }, below));
+  return { chart, x, y };
+}
+
+/** Curves over percent of the pixels: [{kind, points: [[percent, value]]}], of values that lie about [0, 1]. */
+function curveChart(lines, { label, below }) {
+  const values = lines.flatMap((line) => line.points.map(([, value]) => value));
+  const [low, high] = [Math.min(0, ...values), Math.max(1, ...values)];
+  const marks = ticks(low, high, 5).map((mark) => [mark, number(mark, 1)]);
+  const { chart, x, y } = chartFrame({ label, below, last: 100, span: [(value) => value, low, high], marks });
+  for (const { kind, points } of lines) {
+    const path = points.map(([share, value], place) => `${place ? "L" : "M"}${x(share)},${y(value)}`);
+    chart.append(svg("path", { d: path.join(""), class: `line ${kind}` }));
+  }
+  return chart;
+}
+
 /** Lines over seconds: [{name, kind, points: [[seconds, value]]}], as steps: a value holds until the next. */
 function timeChart(lines, { label, unit, logarithmic = false }) {
-  const [width, height, left, foot] = [520, 210, 70, 44];
   const points = lines.flatMap((line) => line.points);
   if (!points.length) return empty("The solver left no trace.");
   const last = Math.max(...points.map(([seconds]) => seconds)) || 1;
@@ -62,31 +96,17 @@ function timeChart(lines, { label, unit, logarithmic = false }) {
   let high = Math.max(...points.map(([, value]) => scaled(value)));
   if (logarithmic) [low, high] = [Math.floor(low), Math.ceil(high)];
   if (!(high > low)) [low, high] = [low - 1, high + 1];
-  const x = (seconds) => left + ((width - left - 8) * seconds) / last;
-  const y = (value) => height - ((height - 12) * (scaled(value) - low)) / (high - low);
-  const chart = svg("svg", {
-    viewBox: `0 0 ${width} ${height + foot}`,
-    role: "img",
-    "aria-label": label,
-    class: "lines",
-  });
   const marks = logarithmic
     ? Array.from({ length: high - low + 1 }, (_, place) => 10 ** (low + place))
     : ticks(low, high, 4);
-  for (const mark of marks) {
-    chart.append(svg("line", { x1: left, x2: width - 8, y1: y(mark), y2: y(mark), class: "grid" }));
-    chart.append(
-      svg(
-        "text",
-        { x: left - 8, y: y(mark) + 4, "text-anchor": "end" },
-        logarithmic ? `${mark >= 1 ? mark : mark.toPrecision(1)}${unit}` : whole(mark),
-      ),
-    );
-  }
-  for (const tick of ticks(0, last, 5)) {
-    chart.append(svg("text", { x: x(tick), y: height + 18, "text-anchor": "middle" }, tick));
-  }
-  chart.append(svg("text", { x: (left + width) / 2, y: height + 40, "text-anchor": "middle" }, "seconds"));
+  const said = (mark) => (logarithmic ? `${mark >= 1 ? mark : mark.toPrecision(1)}${unit}` : whole(mark));
+  const { chart, x, y } = chartFrame({
+    label,
+    below: "seconds",
+    last,
+    span: [scaled, low, high],
+    marks: marks.map((mark) => [mark, said(mark)]),
+  });
   for (const { kind, points: own } of lines) {
     const path = own.map(([seconds, value], place) =>
       place ? `H${x(seconds)}V${y(value)}` : `M${x(seconds)},${y(value)}`,

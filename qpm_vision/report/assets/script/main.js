@@ -9,6 +9,7 @@ const VIEWS = {
   pair: pairView,
   images: imagesView,
   image: (value) => imageView(decoded(value)),
+  faithfulness: faithfulnessView,
   optimisation: optimisationView,
 };
 const TABS = { feature: "features", class: "classes", image: "images" };
@@ -54,8 +55,11 @@ function render({ keepPlace = false, first = false } = {}) {
   document.title = `${view.title} · ${report.title} · QPM`;
   for (const link of document.querySelectorAll("#tabs a")) {
     const current = link.getAttribute("href").slice(1).split("=")[0] === (TABS[kind] || kind);
-    if (current) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (current) {
+      link.setAttribute("aria-current", "page");
+      const tabs = link.parentElement; // where not all of them fit, this one is brought into sight
+      tabs.scrollLeft = link.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - link.offsetWidth) / 2;
+    } else link.removeAttribute("aria-current");
   }
   shownAddress = address;
   if (keepPlace) return;

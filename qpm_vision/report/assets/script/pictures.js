@@ -216,7 +216,8 @@ function legend() {
         `feature’s maxima over the ${whole(report.n_train)} training images, the same for all images, so that a ` +
         "weak activation looks weak. Grey: not active, or negative. A frame: the feature describes the class of the " +
         "image. " +
-        "Within a page no two features have the same colour as far as the twelve colours go.",
+        "Within a page no two features have the same colour as far as the twelve colours go. ",
+      h("a", { href: "#faithfulness" }, "Can the heat maps be trusted?"),
     ),
   );
 }

@@ -5,6 +5,7 @@ function overviewView() {
     title: "Overview",
     content: fromTemplate("overview", {
       legend: legend(),
+      trust: trustLine(),
       glance: glance(),
       findings: findingsList(),
       matrix: matrix(),
