@@ -9,7 +9,9 @@
 
 A second run in the same folder goes on behind the last finished stage, and inside of one that trains a model behind the
 last epoch (`dense.training.safetensors`, `fine-tuning.training.safetensors`); the pass behind the statistics keeps its
-sums as well (`statistics.partial.npz`). Several processes can share a run; see `qpm_vision.distributed`.
+sums as well (`statistics.partial.npz`). Where images that were set aside chose an earlier epoch than the last one, the
+model of that one is kept too (`dense-last.safetensors`, `qpm-last.safetensors`). Several processes can share a run; see
+`qpm_vision.distributed`.
 """
 
 from __future__ import annotations
@@ -229,11 +231,9 @@ def _dense(work: Work) -> None:
             f"note: the maps have {side} × {side} places only, so pictures cannot show exactly where a feature is; "
             "a larger size, or a backbone of a smaller stride, gives more"
         )
-    if work.config.dense.epochs:
-        _train(work, "dense", model, preprocessing, work.config.dense)
-    else:
+    if not work.config.dense.epochs:
         load_head(model.head, work.config.backbone, work.config.weights)
-    _keep(work, "dense", "dense.safetensors", model, preprocessing)
+    _train(work, "dense", model, preprocessing, work.config.dense)
 
 
 def _statistics(work: Work) -> None:
@@ -299,7 +299,6 @@ def _assignment(work: Work) -> None:
 def _fine_tuning(work: Work) -> None:
     model, preprocessing = _untuned(work)
     _train(work, "fine-tuning", model, preprocessing, work.config.fine_tuning)
-    _keep(work, "fine-tuning", "qpm.safetensors", model, preprocessing)
 
 
 def _evaluation(work: Work) -> None:
@@ -367,6 +366,9 @@ _STAGES: dict[str, Callable[[Work], None]] = {
 _BY_ALL = frozenset({"dense", "statistics", "fine-tuning", "evaluation"})
 """Stages in which all processes of a run work; in the others they wait for the first one."""
 
+_FILES = {"dense": "dense", "fine-tuning": "qpm"}
+"""What the models of stages are called."""
+
 _MODELS: dict[str, tuple[str, type[Any]]] = {
     "dense": ("dense.safetensors", DenseClassifier),
     "qpm": ("qpm.safetensors", QPMClassifier),
@@ -397,22 +399,29 @@ def _untuned(work: Work) -> tuple[QPMClassifier, Preprocessing]:
 
 
 def _train(work: Work, stage: str, model: Classifier, preprocessing: Preprocessing, settings: TrainingSettings) -> None:
-    folder = work.folder
-    with epoch_log(folder.path / "tensorboard" / stage, wanted=work.config.tensorboard and is_main()) as log:
+    """Train the model of a stage and write it, with that of the last epoch where validation chose another one."""
+    folder, file = work.folder, f"{_FILES[stage]}.safetensors"
+    epochs = settings.for_images(len(work.data.train)).epochs
 
-        def note(history: list[dict[str, Any]], _model: Classifier) -> None:
-            if is_main():
-                folder.write_history(stage, history)
-                log(history[-1])
+    def note(history: list[dict[str, Any]], trained: Classifier) -> None:
+        if not is_main():
+            return
+        folder.write_history(stage, history)
+        log(history[-1])
+        if len(history) == epochs:
+            held_out = [row.get("validation_accuracy", 0.0) for row in history]
+            last = folder.path / f"{_FILES[stage]}-last.safetensors"
+            if held_out[-1] < max(held_out):
+                work.save(last, trained, preprocessing)
+            else:
+                last.unlink(missing_ok=True)
 
-        work.train(stage, model, preprocessing, settings, state=folder.training_state(stage), on_epoch=note)
-
-
-def _keep(work: Work, stage: str, file: str, model: Classifier, preprocessing: Preprocessing) -> None:
-    """Write the model of a stage; then the state of its training is not needed any more."""
+    if epochs:
+        with epoch_log(folder.path / "tensorboard" / stage, wanted=work.config.tensorboard and is_main()) as log:
+            work.train(stage, model, preprocessing, settings, state=folder.training_state(stage), on_epoch=note)
     if is_main():
-        work.save(work.folder.path / file, model, preprocessing)
-        work.folder.training_state(stage).unlink(missing_ok=True)
+        work.save(folder.path / file, model, preprocessing)
+        folder.training_state(stage).unlink(missing_ok=True)  # not needed any more
 
 
 def _note_times(place: RunFolder) -> None:

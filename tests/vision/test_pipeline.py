@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import qpm_vision.pipeline as pipeline
+import qpm_vision.training as training
 from qpm_opt import Assignment, AssignmentProblem, InvalidInputError, QPMError, verify
 from qpm_vision._preflight import pick_device
 from qpm_vision._progress import SilentReporter
@@ -439,6 +441,17 @@ def test_all_images_of_an_undivided_folder_are_scored(tmp_path: Path) -> None:
         _folder_of_images(tmp_path / "divided" / part, per_class=3)
     divided = evaluate_run(folder, str(tmp_path / "divided"))["qpm"]
     assert (divided.test_images, divided.train_images) == (12, 12)
+
+
+def test_the_last_epoch_is_kept_where_validation_chose_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out = iter((0.9, 0.4, 0.4, 0.9))  # of two epochs of the dense model, and two of fine-tuning
+    monkeypatch.setattr(training, "accuracy", lambda *_: next(held_out))
+    data = replace(tiny_data(), validation=tiny_data(seed=5).test)
+    place = run(tiny_config(validation_share=0.25), tmp_path / "run", data=data)
+    chosen, _, _ = load_checkpoint(place.path / "dense.safetensors")
+    last, _, _ = load_checkpoint(place.path / "dense-last.safetensors")
+    assert not torch.equal(chosen.weight, last.weight)
+    assert not (place.path / "qpm-last.safetensors").exists()
 
 
 def test_few_images_get_more_epochs() -> None:
