@@ -1,10 +1,10 @@
-"""What explaining costs: extraction against the bare forward pass, a training step with and without the diversity loss.
+"""What explaining costs: extraction against the bare forward pass, training steps with and without the diversity loss.
 
     python -m benchmarks.vision [--backbone NAME --size 224 --batch 32 --batches 8 --classes 200 --device cpu]
 
 Every pair is measured in turns on the same batches, so that a noisy machine disturbs both alike; the medians of both
-and of the ratio within a turn are printed. `python -m benchmarks.streaming_similarity` compares class similarity with a
-loop over classes.
+and of the ratio within a turn are printed. The last pair is a training step of the whole backbone, and one with a
+frozen backbone. `python -m benchmarks.streaming_similarity` compares class similarity with a loop over classes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from torch import Tensor
 
 from qpm_vision import DenseClassifier, FeatureStatistics, Locality, backbone_names, build_backbone
 from qpm_vision import feature_diversity_loss as diversity
+from qpm_vision.backbones import Backbone, adapter_alone, frozen_part
 
 _WARM_UP = 2
+_BETA = 0.196
+_ADAPTER = 512
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     labels = torch.randint(0, options.classes, (options.batch,), generator=generator).to(device)
     _report("extraction", *_extraction(options, images, labels), options.batch, "bare forward pass", "all statistics")
     _report("training step", *_training(options, images, labels), options.batch, "cross-entropy", "diversity loss too")
+    plain, frozen, ratio = _frozen_training(options, images, labels)
+    print(
+        f"frozen backbone: a step of the whole {options.batch / plain:.1f} images/s, of an adapter "
+        f"of {_ADAPTER} features on kept maps {options.batch / frozen:.1f} images/s, {1 / ratio:.1f} times as fast"
+    )
     return 0
 
 
@@ -63,13 +71,30 @@ def _extraction(options: argparse.Namespace, images: Tensor, labels: Tensor) -> 
 
 
 def _training(options: argparse.Namespace, images: Tensor, labels: Tensor) -> tuple[float, float, float]:
-    model = (
-        DenseClassifier(build_backbone(options.backbone, weights="random"), options.classes).train().to(images.device)
-    )
+    step = _stepper(build_backbone(options.backbone, weights="random"), options, images, labels)
+    return _in_turns(lambda: step(0.0), lambda: step(_BETA), options.batches, images.device)
+
+
+def _frozen_training(options: argparse.Namespace, images: Tensor, labels: Tensor) -> tuple[float, float, float]:
+    """A step of the whole backbone against one of an adapter that takes kept maps in half precision."""
+    whole = _stepper(build_backbone(options.backbone, weights="random"), options, images, labels)
+    adapted = build_backbone(options.backbone, weights="random", adapter=_ADAPTER)
+    frozen = frozen_part(adapted)
+    assert frozen is not None
+    with torch.no_grad():
+        kept = frozen.to(images.device).eval()(images).half()
+    alone = _stepper(adapter_alone(adapted), options, kept, labels)
+    return _in_turns(lambda: whole(_BETA), lambda: alone(_BETA), options.batches, images.device)
+
+
+def _stepper(
+    backbone: Backbone, options: argparse.Namespace, inputs: Tensor, labels: Tensor
+) -> Callable[[float], None]:
+    model = DenseClassifier(backbone, options.classes).train().to(inputs.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
 
     def step(beta: float) -> None:
-        output = model(images)
+        output = model(inputs.float())
         loss = torch.nn.functional.cross_entropy(output.logits, labels)
         if beta:
             loss = loss + diversity(output.maps, output.logits, model.weight, beta)
@@ -77,7 +102,7 @@ def _training(options: argparse.Namespace, images: Tensor, labels: Tensor) -> tu
         loss.backward()
         optimizer.step()
 
-    return _in_turns(lambda: step(0.0), lambda: step(0.196), options.batches, images.device)
+    return step
 
 
 def _in_turns(
