@@ -57,8 +57,8 @@ def page_routes(folder: RunFolder, ticket: str) -> list[Route]:
         ticket: What the address of the framed report has in the place of the token, which the report must not know.
     """
     return [
-        Route("/", partial(_page, "steering.html"), methods=["GET"]),
-        Route("/report", partial(_page, "report.html"), methods=["GET"]),
+        Route("/", partial(_page, "report.html"), methods=["GET"]),
+        Route("/steering", partial(_page, "steering.html"), methods=["GET"]),
         Route("/assets/{name}", _asset, methods=["GET"]),
         Route(FRAME + "{ticket}", partial(_frame, folder, ticket), methods=["GET"]),
         Route("/files/{path:path}", partial(_file, folder), methods=["GET"]),

@@ -41,12 +41,24 @@ export async function giveName(number, name) {
     throw new Refusal(`${error.message} The names are loaded again now; press once more to add this one.`, 409);
   }
   announce("names", run.names.version);
-  page.draw();
+  drawAll();
 }
 
 async function loadNames() {
   run.names = await ask("GET", "/api/names");
+  drawAll();
+}
+
+let outcome = null;
+
+function drawAll() {
   page.draw();
+  page.showOutcome(outcome);
+}
+
+function setOutcome(result) {
+  outcome = result;
+  page.showOutcome(outcome);
 }
 
 // -- the steering -----------------------------------------------------------------------------------------------
@@ -92,17 +104,15 @@ export const changed = guarded(async () => {
   const mine = changes;
   keep();
   page.draw();
-  page.showOutcome(null);
+  forget();
+  setOutcome(null);
   const parsed = await ask("POST", "/api/parse", { steering: draft.steering });
   if (mine !== changes) return; // changed again meanwhile
   draft.steering = parsed.steering;
   keep();
   tell("");
   page.draw(parsed.yaml);
-  if (page.isLive()) {
-    clearTimeout(waiting);
-    waiting = setTimeout(solve, 400);
-  }
+  if (page.isLive()) waiting = setTimeout(solve, 400);
 });
 
 function keep() {
@@ -118,35 +128,39 @@ export function restore() {
 
 // -- solving ----------------------------------------------------------------------------------------------------
 
+let turns = 0; // searches that were asked for; only the last one is waited for
 let solving = null;
 let waiting = null;
 
 /** Search for the assignment that the steering leads to. */
 export const solve = guarded(async () => {
-  await forget();
+  const turn = forget();
   if (!Object.keys(draft.steering).length) return;
-  const mine = (await ask("POST", "/api/solve", { steering: draft.steering, seconds: page.seconds() })).id;
-  solving = mine;
-  const ended = await follow(`/api/solve/${mine}`, () => solving === mine, page.showProgress);
+  const { id } = await ask("POST", "/api/solve", { steering: draft.steering, seconds: page.seconds() });
+  if (turn !== turns) return cancel(id);
+  solving = id;
+  const ended = await follow(`/api/solve/${id}`, () => turn === turns, page.showProgress);
   if (ended === null) return;
   solving = null;
   if (ended.error) tell(ended.error);
-  page.showOutcome(ended.result);
+  setOutcome(ended.result);
 });
 
-/** Let go of the search under way. */
-async function forget() {
+/** Let go of the search under way; returns the turn of the next one. */
+function forget() {
+  clearTimeout(waiting);
   page.showProgress(null);
-  if (solving === null) return;
-  const last = solving;
+  if (solving !== null) cancel(solving);
   solving = null;
-  await ask("DELETE", `/api/solve/${last}`).catch(() => {});
+  turns += 1;
+  return turns;
 }
 
+/** End a search with the best assignment so far. */
+const cancel = (id) => ask("DELETE", `/api/solve/${id}`).catch(() => {}); // it may be gone with its server
+
 /** End the search under way with the best assignment so far. */
-export const stop = guarded(async () => {
-  if (solving !== null) await ask("DELETE", `/api/solve/${solving}`);
-});
+export const stop = () => solving !== null && cancel(solving);
 
 // -- the file ---------------------------------------------------------------------------------------------------
 
@@ -154,7 +168,7 @@ export const stop = guarded(async () => {
 export async function load(own) {
   run = await ask("GET", "/api/run");
   const here = JSON.parse((own && sessionStorage.getItem(key("entered"))) || "null");
-  Object.assign(draft, run.steering, { saved: run.steering.steering });
+  Object.assign(draft, run.steering, { saved: structuredClone(run.steering.steering) });
   const problems = [...run.problems];
   if (here && isDirty(here.steering, here.saved)) {
     if (here.version !== draft.version) problems.push("steer.yaml was changed since. What is entered here is not saved.");
@@ -163,8 +177,9 @@ export async function load(own) {
   keepHere();
   const { yaml } = await ask("POST", "/api/parse", { steering: draft.steering });
   tell(problems.join("\n"));
-  page.showOutcome(null);
+  setOutcome(null);
   page.draw(yaml);
+  if (page.isLive()) solve();
 }
 
 /** Write steer.yaml; where it has changed since, show that instead. */
@@ -179,7 +194,7 @@ export const save = guarded(async () => {
     const remedy = run.problems.length ? "" : " It is shown here now; what you had entered can be taken up again.";
     throw new Refusal(error.message + remedy, 409);
   }
-  draft.saved = draft.steering;
+  draft.saved = structuredClone(draft.steering);
   keep();
   announce("saved", draft.version);
   page.draw();

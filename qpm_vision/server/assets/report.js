@@ -2,7 +2,7 @@
 // which button of which kept feature was pressed, and where in the report one is, for the address.
 
 import { ask, at, follow, guarded, make, pageAddress, tell } from "./dom.js";
-import { changed, draft, inList, label, lastEntered, load, page, reload, restore, run, save, setWanted, solve, stop } from "./draft.js";
+import { changed, draft, inList, label, lastEntered, load, page, reload, restore, run, save, setWanted, stop } from "./draft.js";
 import { askForName } from "./naming.js";
 import { details, progressText, summary } from "./outcome.js";
 
@@ -97,7 +97,7 @@ let writing = null;
 
 function showState() {
   const { there, outdated, possible } = run.report;
-  at("write").textContent = there ? "Write it anew" : "Write the report";
+  at("write").textContent = there ? "Write the report anew" : "Write the report";
   at("write").hidden = writing !== null || !possible;
   at("stop-writing").hidden = writing === null;
   if (writing !== null) return;
@@ -137,7 +137,7 @@ async function watch(number) {
 
 // -- what is pressed --------------------------------------------------------------------------------------------
 
-at("to-steering").href = pageAddress("/");
+at("to-steering").href = pageAddress("/steering");
 at("save").onclick = save;
 at("reload").onclick = reload;
 at("restore").onclick = restore;
@@ -152,6 +152,5 @@ guarded(async () => {
   await load(true);
   showState();
   if (run.report.there) showReport();
-  solve();
   if (run.report.writing !== null) await watch(run.report.writing);
 })();

@@ -126,7 +126,7 @@ function classRow({ name, features }) {
 
 // -- what is pressed --------------------------------------------------------------------------------------------
 
-at("to-report").href = pageAddress("/report");
+at("to-report").href = pageAddress("/");
 at("filter").oninput = drawClasses;
 for (const name of NUMBERS) {
   at(name).onchange = (event) => {
