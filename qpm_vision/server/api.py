@@ -25,10 +25,13 @@ from qpm_vision.server.reporting import MOST_WRITING, report_state, write
 from qpm_vision.server.solving import MOST_RUNNING, search
 from qpm_vision.steering import Steering
 
-__all__ = ["LONGEST_SECONDS", "Desk", "api_routes"]
+__all__ = ["LONGEST_SECONDS", "MOST_YAML", "Desk", "api_routes"]
 
 LONGEST_SECONDS = 600.0
 """Longest time limit of a search."""
+
+MOST_YAML = 200_000
+"""Characters of the longest text that is read as YAML, which takes seconds then."""
 
 Content = TypeVar("Content")
 
@@ -159,6 +162,8 @@ async def _parse(request: Request) -> Response:
 
 def _parsed(data: dict[str, Any]) -> dict[str, Any]:
     text = data.get("yaml")
+    if isinstance(text, str) and len(text) > MOST_YAML:
+        raise HTTPException(413, f"The key 'yaml' must have at most {MOST_YAML:,} characters. Got {len(text):,}.")
     steering = Steering.from_text(text) if isinstance(text, str) else Steering.from_dict(_given(data))
     return {"steering": steering.to_dict(), "yaml": steering.to_yaml()}
 

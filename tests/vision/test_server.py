@@ -21,6 +21,7 @@ from qpm_opt import Assignment, InvalidInputError
 from qpm_vision.feature_names import NAMES, all_names, feature_names
 from qpm_vision.run_folder import RunFolder, RunFolderError
 from qpm_vision.server import make_app
+from qpm_vision.server.api import MOST_YAML
 from qpm_vision.server.guard import MOST_BYTES
 from qpm_vision.server.kept_files import DRAFT_FILE
 from qpm_vision.server.listen import _listening
@@ -470,8 +471,10 @@ def test_other_content_types_are_refused(ask: Client) -> None:
 
 
 def test_large_bodies_are_refused_whether_they_tell_their_length_or_not(ask: Client) -> None:
-    fits = json.dumps({"yaml": "#" * (MOST_BYTES - 100)}).encode()
+    fits = json.dumps({"yaml": "#" * MOST_YAML}).encode()
+    fits += b" " * (MOST_BYTES - len(fits))
     assert ask("POST", "/api/parse", fits, Content_Type="application/json")[0] == 200
+    assert ask("POST", "/api/parse", {"yaml": "#" * (MOST_YAML + 1)})[0] == 413
     # Refused by the length that is announced, before anything is sent.
     announced = _raw(ask.port, f"Content-Length: {MOST_BYTES + 1}", b"")
     assert announced.startswith(b"HTTP/1.1 413")
