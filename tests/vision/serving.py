@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import uvicorn
 
@@ -76,11 +76,17 @@ def served(folder: RunFolder) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def process(
-    place: RunFolder, start: Sequence[str] = ("-m", "qpm_vision")
+    place: RunFolder, start: Sequence[str] = ("-m", "qpm_vision"), errors: int | IO[bytes] = subprocess.DEVNULL
 ) -> Iterator[tuple[subprocess.Popen[str], Client]]:
-    """Let `qpm-vision serve` serve a run; `start` is how Python is told to run the command."""
+    """Let `qpm-vision serve` serve a run.
+
+    Args:
+        place: The run.
+        start: How Python is told to run the command.
+        errors: Where standard error goes; no pipe, which would let the server wait when nobody reads it.
+    """
     command = [sys.executable, *start, "serve", str(place.path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as running:
         try:
             assert running.stdout is not None
             address = running.stdout.readline().split()[1]

@@ -271,7 +271,8 @@ def _attack(finished: RunFolder, area: Path, monkeypatch: pytest.MonkeyPatch, se
     changing = (DRAFT_FILE.name, NAMES)
     outside, inside = _contents(area), _contents(place.path, without=changing)
     tally, numbers = Tally(), itertools.count(1)
-    with process(place, ("-c", _WATCHED)) as (running, ask):
+    said = area.parent / f"{area.name}-said"
+    with said.open("wb") as errors, process(place, ("-c", _WATCHED), errors) as (running, ask):
         run = ask("GET", "/api/run")[1]
         kept = [feature["number"] for feature in run["features"]]
         before = touched.stat().st_size  # what the start touches is not asked for by anybody
@@ -290,6 +291,7 @@ def _attack(finished: RunFolder, area: Path, monkeypatch: pytest.MonkeyPatch, se
             assert time.monotonic() < deadline, "the server keeps files or connections open"
             time.sleep(0.05)
     assert tally.wrong == []
+    assert said.read_text(errors="replace") == ""
     assert max(tally.statuses) < 500
     assert {200, 202, 400, 403, 404, 405, 409, 413, 415, 422} <= set(tally.statuses)
     # nothing was saved over a version that its author had not seen
