@@ -62,8 +62,9 @@ class Client:
 
 
 @contextlib.contextmanager
-def served(folder: RunFolder) -> Iterator[Client]:
-    with _listening(0) as listener:
+def served(folder: RunFolder, port: int = 0) -> Iterator[Client]:
+    """Serve a run from a thread of this process."""
+    with _listening(port) as listener:
         server = uvicorn.Server(uvicorn.Config(make_app(folder, TOKEN), log_level="error", ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -25,6 +25,10 @@ function showReport() {
   at("place").replaceChildren(frame);
 }
 
+window.addEventListener("hashchange", () => {
+  if (frame) frame.src = run.report.frame + location.hash; // an address that was typed; the frame goes there as by a link
+});
+
 /** Tell the frame what is in the draft and how features are called. */
 function tellFrame() {
   const lists = Object.fromEntries(
