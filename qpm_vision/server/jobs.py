@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,7 @@ class Job:
         self._progress: dict[str, Any] | None = None
         self._result: dict[str, Any] | None = None
         self._error: str | None = None
+        self._began = time.monotonic()
         self._cancelled = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -56,12 +58,13 @@ class Job:
         self._cancelled.set()
 
     def to_dict(self) -> dict[str, Any]:
-        """How far it is: "running", "done", "cancelled" without a result, or "failed"; plain values."""
+        """How far it is: "running", "done", "cancelled" without a result, or "failed"; seconds since it began."""
         running = self.is_running  # looked at first: what follows is final where it is over
         result, error = self._result, self._error
         ended = "done" if result is not None else "failed" if error is not None else "cancelled"
         return {
             "state": "running" if running else ended,
+            "elapsed": time.monotonic() - self._began,
             "progress": self._progress,
             "result": None if running else result,
             "error": None if running else error,

@@ -22,12 +22,12 @@ from typing import IO
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from qpm_vision.run_folder import RunFolder
 from qpm_vision.server.guard import FRAME
-from qpm_vision.server.reporting import report_file
+from qpm_vision.server.reporting import report_file, report_state
 
 __all__ = ["page_routes"]
 
@@ -57,12 +57,20 @@ def page_routes(folder: RunFolder, ticket: str) -> list[Route]:
         ticket: What the address of the framed report has in the place of the token, which the report must not know.
     """
     return [
-        Route("/", partial(_page, "report.html"), methods=["GET"]),
+        Route("/", partial(_first_page, folder), methods=["GET"]),
+        Route("/report", partial(_page, "report.html"), methods=["GET"]),
         Route("/steering", partial(_page, "steering.html"), methods=["GET"]),
         Route("/assets/{name}", _asset, methods=["GET"]),
         Route(FRAME + "{ticket}", partial(_frame, folder, ticket), methods=["GET"]),
         Route("/files/{path:path}", partial(_file, folder), methods=["GET"]),
     ]
+
+
+async def _first_page(folder: RunFolder, request: Request) -> Response:
+    """To the report, or where there can be none yet, to the tables."""
+    state = await run_in_threadpool(report_state, folder)
+    path = "/report" if state["there"] or state["possible"] else "/steering"
+    return RedirectResponse(f"{path}?{request.url.query}")
 
 
 async def _page(name: str, _: Request) -> Response:

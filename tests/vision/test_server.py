@@ -69,7 +69,7 @@ def kept(place: RunFolder) -> list[int]:
 def test_the_pages_and_their_assets(ask: Client) -> None:
     kinds = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
     seen: set[str] = set()
-    for address in ("/", "/steering"):
+    for address in ("/report", "/steering"):
         status, page, headers = ask("GET", address)
         assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
         assert TOKEN.encode() not in page
@@ -89,7 +89,7 @@ def test_the_pages_and_their_assets(ask: Client) -> None:
 
 
 def test_every_place_that_a_script_looks_for_is_on_its_page(ask: Client) -> None:
-    for address, name in (("/", "report"), ("/steering", "steering")):
+    for address, name in (("/report", "report"), ("/steering", "steering")):
         page, *scripts = (
             ask("GET", path)[1].decode()
             for path in (address, f"/assets/{name}.js", "/assets/dom.js", "/assets/draft.js")
@@ -374,6 +374,7 @@ def test_an_unfinished_run_has_no_report(place: RunFolder, tmp_path: Path) -> No
     young = RunFolder(shutil.copytree(place.path, tmp_path / "young"))
     young.forget_from("fine-tuning")
     with served(young) as ask:
+        assert ask("GET", "/")[2]["location"].startswith("/steering?")
         assert not ask("GET", "/api/run")[1]["report"]["possible"]
         status, answer, _ = ask("POST", "/api/report", {})
     assert status == 422
@@ -412,7 +413,9 @@ def test_who_is_refused(ask: Client, place: RunFolder, headers: dict[str, str], 
 
 
 def test_a_link_that_is_followed_and_the_page_itself_areserved(ask: Client) -> None:
-    assert ask("GET", "/", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 200
+    status, _, headers = ask("GET", "/?token=a%26b", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")
+    assert (status, headers["location"]) == (307, "/report?token=a%26b")
+    assert ask("GET", "/report", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 200
     assert ask("POST", "/api/solve", {}, Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 403
     origin = f"http://127.0.0.1:{ask.port}"
     assert ask("GET", "/api/run", Sec_Fetch_Site="same-origin", Origin=origin)[0] == 200

@@ -242,7 +242,7 @@ def test_a_hostile_report_can_do_no_more_than_press_the_buttons(
         [f"{name} failed" for name in ("token", "page", "storage", "top", "request", "request", "request")]
         + ["image error"]
     )
-    assert page.url.startswith(f"{tabs.origin}/?token=")
+    assert page.url.startswith(f"{tabs.origin}/report?token=")
     assert page.locator(".wanted").count() == 1
     assert page.locator("dialog").count() == 0
     assert sorted(folder.path.iterdir()) == before

@@ -140,7 +140,7 @@ class Attacker:
 
     def look(self) -> None:
         pages = (
-            "/",
+            "/report",
             "/steering",
             "/assets/draft.js",
             "/api/run",

@@ -1,18 +1,17 @@
 // What a search found, in words and tables.
 
 import { make } from "./dom.js";
-import { label } from "./draft.js";
+import { label, run } from "./draft.js";
 
 const number = (value) => value.toFixed(3);
 const plural = (count, noun, many = `${noun}s`) => `${count} ${count === 1 ? noun : many}`;
 const listed = (items) => items.map((item) => `${label(item.feature)} in ${plural(item.classes, "class", "classes")}`).join(", ");
 
 /** How far a search is, as text. */
-export function progressText({ state, progress }) {
-  if (!progress) return `${state} …`;
-  const gap = progress.gap === null ? "" : `, gap ${(100 * progress.gap).toFixed(2)} %`;
-  const objective = progress.objective === null ? "" : `objective ${number(progress.objective)}${gap}, `;
-  return `${state}: ${objective}${progress.time.toFixed(1)} s`;
+export function progressText({ state, elapsed, progress }) {
+  const found = progress && progress.objective !== null ? `, objective ${number(run.objective)} → ${number(progress.objective)} so far` : "";
+  const gap = progress && progress.gap !== null ? `, gap ${(100 * progress.gap).toFixed(2)} %` : "";
+  return `${state}, ${elapsed.toFixed(0)} s${found}${gap}`;
 }
 
 /** The price and what is touched, as sentences. */

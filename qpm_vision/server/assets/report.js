@@ -108,7 +108,7 @@ function showState() {
   at("report-state").textContent = outdated ? "The report is older than the run." : "";
   if (there) return;
   const text = possible
-    ? "The run has no report yet. It looks at the images of the run, which takes a while."
+    ? "The run has no report yet. Writing one takes a while, because it looks at the images of the run: press “Write the report” above."
     : "The run is not finished, so there is no report of it. Features can be steered on the page of tables.";
   at("place").replaceChildren(make("p", { textContent: text, className: "empty" }));
 }

@@ -40,11 +40,13 @@ page.draw = (yaml) => {
   at("restore").hidden = lastEntered() === null;
   if (yaml !== undefined) at("yaml").value = yaml === "{}\n" ? "" : yaml;
   for (const name of NUMBERS) at(name).value = draft.steering[name] ?? "";
+  const focused = document.activeElement?.ariaLabel; // rows are built anew, and who uses the keyboard goes on from there
   const listed = [...(draft.steering.require || []), ...(draft.steering.ban || [])].filter((item) => typeof item === "number");
   const known = Object.fromEntries(run.features.map((feature) => [feature.number, feature]));
   const numbers = [...new Set([...run.features.map((feature) => feature.number), ...listed])];
   at("features").replaceChildren(...numbers.map((number) => featureRow(number, known[number])));
   drawClasses();
+  if (focused) document.querySelector(`main [aria-label="${CSS.escape(focused)}"]`)?.focus();
 };
 
 page.showProgress = (state) => {
@@ -126,7 +128,7 @@ function classRow({ name, features }) {
 
 // -- what is pressed --------------------------------------------------------------------------------------------
 
-at("to-report").href = pageAddress("/");
+at("to-report").href = pageAddress("/report");
 at("filter").oninput = drawClasses;
 for (const name of NUMBERS) {
   at(name).onchange = (event) => {
