@@ -118,7 +118,7 @@ def test_ban_see_the_price_save(
         expect(_report(page).get_by_role("button", name="Ban")).to_have_attribute("aria-pressed", "false")
         page.reload()  # to the same place, with what was not saved
         expect(_report(page).get_by_role("button", name="Require")).to_have_attribute("aria-pressed", "true")
-        page.get_by_role("button", name=f"not required: {number}").click()
+        page.get_by_role("button", name=f"take back required: {number}").click()
         expect(_report(page).get_by_role("button", name="Require")).to_have_attribute("aria-pressed", "false")
         page.get_by_role("link", name="All that can be steered").click()
         expect(page.locator("#features tr")).to_have_count(len(reported.report.features))
@@ -157,6 +157,24 @@ def test_names_are_given_and_seen_everywhere(tabs: Tabs, folder: RunFolder, repo
     assert all_names(folder) == {first: "tail", second: "beak"}
     assert [text for text in tabs.wrong if "422" not in text and "409" not in text] == []
     tabs.wrong.clear()
+
+
+def test_a_feature_is_forbidden_for_a_class(tabs: Tabs, folder: RunFolder, reported: Reported) -> None:
+    entry = reported.report.classes[0]
+    number = reported.report.features[entry.features[0]].number
+    page = tabs.open("/report", "#classes")
+    _report(page).locator(".card a", has_text=entry.name).last.click()
+    expect(_report(page).locator("main h1")).to_have_text(entry.name)
+    button = _report(page).get_by_label("Not for this class:").get_by_role("button", name=f"feature {number}")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    diff = propose_steering(folder, Steering(forbid={entry.name: (number,)})).diff
+    expect(page.locator("#outcome")).to_contain_text(f"Price: {diff.price:.3f}")
+    page.get_by_role("button", name="Save as steer.yaml").click()
+    expect(page.locator("#message")).to_contain_text("Saved.")
+    assert Steering.from_yaml(folder.path / "steer.yaml").forbid == {entry.name: (number,)}
+    page.get_by_role("button", name=f"take back not in {entry.name}: {number}").click()
+    expect(button).to_have_attribute("aria-pressed", "false")
 
 
 def test_several_tabs_and_a_killed_server_lose_nothing(browser: Browser, folder: RunFolder, reported: Reported) -> None:
@@ -221,6 +239,7 @@ image.src = "/files/figures/classes.png";
 for (const message of [null, 1, "ban", [], {}, { what: "toggle" },
     { what: "toggle", list: "__proto__", feature: NUMBER },
     { what: "toggle", list: "ban", feature: 4711 }, { what: "toggle", list: "ban", feature: "x" },
+    { what: "forbid", name: "nowhere", feature: NUMBER }, { what: "forbid", name: {}, feature: NUMBER },
     { what: "name", feature: {} }, { what: "name", feature: 4711 }, { what: "place", hash: 1 },
     { what: "place", hash: "//evil.example/" }, { what: "save" }, { what: "toggle", list: "ban", feature: NUMBER }])
   parent.postMessage(message, "*");

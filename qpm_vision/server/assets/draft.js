@@ -81,6 +81,26 @@ export function setWanted(list, number, wanted) {
   changed();
 }
 
+/** What a list such as "forbid" says about a class. */
+export function ofClass(list, name) {
+  const all = draft.steering[list] || {};
+  return Object.hasOwn(all, name) ? all[name] : [];
+}
+
+export function setOfClass(list, name, items) {
+  const others = Object.entries(draft.steering[list] || {}).filter(([other]) => other !== name);
+  draft.steering[list] = Object.fromEntries(items.length ? [...others, [name, items]] : others);
+  changed();
+}
+
+export const isForbidden = (name, number) => ofClass("forbid", name).some((item) => numberOf(item) === number);
+
+/** Forbid a feature for a class, or allow it again. */
+export function toggleForbidden(name, item) {
+  const others = ofClass("forbid", name).filter((other) => other !== item && numberOf(other) !== item);
+  setOfClass("forbid", name, others.length < ofClass("forbid", name).length ? others : [...others, item]);
+}
+
 const isDirty = (steering, saved) => JSON.stringify(steering) !== JSON.stringify(saved);
 
 const key = (what) => `qpm-${what}:${run.path}`;

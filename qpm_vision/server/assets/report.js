@@ -2,7 +2,9 @@
 // which button of which kept feature was pressed, and where in the report one is, for the address.
 
 import { ask, at, follow, guarded, make, pageAddress, tell } from "./dom.js";
-import { changed, draft, inList, label, lastEntered, load, page, reload, restore, run, save, setWanted, stop } from "./draft.js";
+import {
+  changed, draft, inList, isForbidden, label, lastEntered, load, page, reload, restore, run, save, setWanted, stop, toggleForbidden,
+} from "./draft.js";
 import { askForName } from "./naming.js";
 import { details, progressText, summary } from "./outcome.js";
 
@@ -31,17 +33,18 @@ window.addEventListener("hashchange", () => {
 
 /** Tell the frame what is in the draft and how features are called. */
 function tellFrame() {
-  const lists = Object.fromEntries(
-    Object.keys(LISTS).map((list) => [list, run.features.map((feature) => feature.number).filter((number) => inList(list, number))]),
-  );
-  frame?.contentWindow?.postMessage({ ...lists, names: run.names.names }, "*"); // its origin has no name; it is no secret
+  const numbers = run.features.map((feature) => feature.number);
+  const [ban, require] = ["ban", "require"].map((list) => numbers.filter((number) => inList(list, number)));
+  const forbid = Object.keys(draft.steering.forbid || {}).map((name) => [name, numbers.filter((number) => isForbidden(name, number))]);
+  // To whatever is in the frame, whose origin has no name: nothing of it is a secret.
+  frame?.contentWindow?.postMessage({ ban, require, forbid, names: run.names.names }, "*");
 }
 
 const isKept = (number) => run.features.some((feature) => feature.number === number);
 
 window.addEventListener("message", (event) => {
   if (frame === null || event.source !== frame.contentWindow || Object(event.data) !== event.data) return;
-  const { what, list, feature, features, hash } = event.data;
+  const { what, list, feature, features, name, hash } = event.data;
   if (what === "ready") {
     isReady = true;
     tellFrame();
@@ -51,6 +54,8 @@ window.addEventListener("message", (event) => {
     history.replaceState(null, "", `${location.pathname}${location.search}#${hash.replace(/^#/, "")}`);
   } else if (what === "toggle" && Object.hasOwn(LISTS, list) && isKept(feature)) {
     setWanted(list, feature, !inList(list, feature));
+  } else if (what === "forbid" && isKept(feature) && run.classes.some((entry) => entry.name === name)) {
+    toggleForbidden(name, feature);
   } else if (what === "name" && isKept(feature)) {
     askForName(feature);
   }
@@ -62,10 +67,16 @@ page.draw = () => {
   at("run").textContent = run.path;
   document.title = `Report ${run.path.split("/").pop()}`;
   at("restore").hidden = lastEntered() === null;
-  const chips = Object.entries(LISTS).flatMap(([list, text]) => (draft.steering[list] || []).map((item) => chip(list, text, item)));
-  const others = Object.entries(draft.steering)
-    .filter(([name, value]) => !(name in LISTS) && (typeof value !== "object" || Object.keys(value).length))
-    .map(([name]) => name);
+  const { forbid = {}, ...rest } = draft.steering;
+  const chips = [
+    ...Object.entries(LISTS).flatMap(([list, text]) =>
+      (rest[list] || []).map((item) => chip(list, `${text}: ${shown(item)}`, () => setWanted(list, item, false)))),
+    ...Object.entries(forbid).flatMap(([name, items]) =>
+      items.map((item) => chip("ban", `not in ${name}: ${shown(item)}`, () => toggleForbidden(name, item)))),
+  ];
+  const others = Object.entries(rest)
+    .filter(([list, value]) => !(list in LISTS) && (typeof value !== "object" || Object.keys(value).length))
+    .map(([list]) => list);
   if (others.length) chips.push(`Also: ${others.join(", ")}.`);
   at("wanted").replaceChildren(...(chips.length ? chips : ["Nothing is to change. Ban or require a feature of the report to see what that costs."]));
   at("save").disabled = JSON.stringify(draft.steering) === JSON.stringify(draft.saved);
@@ -73,14 +84,12 @@ page.draw = () => {
   tellFrame();
 };
 
-function chip(list, text, item) {
-  const shown = typeof item === "number" ? label(item) : item;
-  return make("span", { className: `wanted ${list}` }, `${text}: ${shown}`, make("button", {
-    type: "button",
-    textContent: "×",
-    ariaLabel: `not ${text}: ${shown}`,
-    onclick: () => setWanted(list, item, false),
-  }));
+const shown = (item) => (typeof item === "number" ? label(item) : item);
+
+/** Something that the draft says, with a button that takes it back. */
+function chip(kind, text, onclick) {
+  const button = make("button", { type: "button", textContent: "×", ariaLabel: `take back ${text}`, onclick });
+  return make("span", { className: `wanted ${kind}` }, text, button);
 }
 
 page.showProgress = (state) => {

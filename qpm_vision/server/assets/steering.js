@@ -1,18 +1,14 @@
 // The page of tables: everything that a steering can say, also as the text of steer.yaml.
 
 import { ask, at, guarded, make, pageAddress } from "./dom.js";
-import { changed, draft, inList, label, lastEntered, load, nameOf, page, reload, restore, run, save, setInList, setWanted, solve, stop } from "./draft.js";
+import {
+  changed, draft, inList, isForbidden, label, lastEntered, load, nameOf, ofClass, page, reload, restore, run, save, setInList,
+  setOfClass, setWanted, solve, stop, toggleForbidden,
+} from "./draft.js";
 import { askForName } from "./naming.js";
 import { details, progressText, summary } from "./outcome.js";
 
 const NUMBERS = ["stay", "border_bias", "closest_pairs"];
-
-function setOfClass(list, name, items) {
-  const of = { ...(draft.steering[list] || {}) };
-  if (items.length) of[name] = items;
-  else delete of[name];
-  draft.steering[list] = of;
-}
 
 function setNumber(what, text) {
   if (text === "" || Number(text) === 0) delete draft.steering[what];
@@ -98,30 +94,22 @@ function drawClasses() {
 }
 
 function classRow({ name, features }) {
-  const forbidden = (draft.steering.forbid || {})[name] || [];
-  const buttons = [...new Set([...features, ...forbidden])].map((number) => {
+  const buttons = [...new Set([...features, ...ofClass("forbid", name)])].map((item) => {
     const button = make("button", {
       type: "button",
       className: "feature",
-      textContent: label(number),
-      onclick: () => {
-        const others = forbidden.filter((item) => item !== number);
-        setOfClass("forbid", name, others.length < forbidden.length ? others : [...forbidden, number]);
-        changed();
-      },
+      textContent: typeof item === "number" ? label(item) : item,
+      onclick: () => toggleForbidden(name, item),
     });
-    button.setAttribute("aria-pressed", String(forbidden.includes(number)));
+    button.setAttribute("aria-pressed", String(typeof item !== "number" || isForbidden(name, item)));
     return button;
   });
   const assign = make("input", {
-    value: ((draft.steering.assign || {})[name] || []).join(", "),
+    value: ofClass("assign", name).join(", "),
     placeholder: "numbers",
     size: 8,
     ariaLabel: `assign to ${name}`,
-    onchange: (event) => {
-      setOfClass("assign", name, event.target.value.split(",").map((part) => part.trim()).filter(Boolean));
-      changed();
-    },
+    onchange: (event) => setOfClass("assign", name, event.target.value.split(",").map((part) => part.trim()).filter(Boolean)),
   });
   return make("tr", {}, make("td", { textContent: name }), make("td", {}, ...buttons), make("td", {}, assign));
 }
