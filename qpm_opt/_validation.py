@@ -213,3 +213,8 @@ def nearest(word: Any, known: Iterable[Any]) -> str:
         return f" Did you mean {close[0]!r}?"
     listed = ", ".join(sorted(names)[:12]) + (", …" if len(names) > 12 else "")
     return f" Known: {listed}." if names else ""
+
+
+def label_at(index: int, labels: Sequence[str | int] | None) -> str | int:
+    """How to name what stands at a position: by its label where there are labels, which may be integers themselves."""
+    return index if labels is None else labels[index]

@@ -21,6 +21,7 @@ from qpm_opt._validation import (
     IntArray,
     float_array,
     items,
+    label_at,
     label_tuple,
     labels_of,
     plain_array,
@@ -340,26 +341,21 @@ def _frozen(array: npt.NDArray[Any]) -> IntArray:
     return array
 
 
-def _name(position_: int, labels: Sequence[Label] | None) -> Label:
-    """How to name what stands at a position: by its label where there are labels, which may be integers themselves."""
-    return position_ if labels is None else labels[position_]
-
-
 def _named_locks(
     locks: Mapping[str, IntArray], classes: Sequence[Label] | None, features: Sequence[Label] | None
 ) -> dict[str, list[Any]]:
     """The locks as arguments: by the names of what they lock."""
     return {
         **{
-            name: [_name(f, features) for f in locks[name].tolist()]
+            name: [label_at(f, features) for f in locks[name].tolist()]
             for name in ("required_features", "excluded_features")
         },
         **{
-            name: [(_name(c, classes), _name(f, features)) for c, f in locks[name].tolist()]
+            name: [(label_at(c, classes), label_at(f, features)) for c, f in locks[name].tolist()]
             for name in ("required_pairs", "forbidden_pairs")
         },
         "contrastive_pairs": [
-            (_name(c, classes), _name(d, classes), least) for c, d, least in locks["contrastive_pairs"].tolist()
+            (label_at(c, classes), label_at(d, classes), least) for c, d, least in locks["contrastive_pairs"].tolist()
         ],
     }
 
@@ -497,15 +493,16 @@ def _refuse_infeasible(problem: AssignmentProblem) -> None:
     """
     n_select, forced, candidates = problem.n_select, problem.forced_features, problem.candidates
     n_dead = len(problem.dead_features)
+    classes, features = problem.class_labels, problem.feature_labels
     if n_select > problem.n_features:
         raise InfeasibleProblemError(
             f"The 'n_select' parameter must be at most n_features = {problem.n_features}. Got {n_select}."
         )
-    both = np.intersect1d(forced, problem.excluded_features)
-    if len(both):
+    both = np.intersect1d(forced, problem.excluded_features).tolist()
+    if both:
         raise InfeasibleProblemError(
-            f"The locks contradict each other: feature {both[0]} is excluded, but required by 'required_features' or "
-            "'required_pairs'. Drop one of the two."
+            f"The locks contradict each other: feature {label_at(both[0], features)!r} is excluded, but required by "
+            "'required_features' or 'required_pairs'. Drop one of the two."
         )
     if n_select > len(candidates):
         raise InfeasibleProblemError(
@@ -522,19 +519,20 @@ def _refuse_infeasible(problem: AssignmentProblem) -> None:
         )
     clash = problem.required_mask & problem.forbidden_mask
     if clash.any():
-        where = np.argwhere(clash)[0]
+        index, feature = np.argwhere(clash)[0].tolist()
         raise InfeasibleProblemError(
-            f"The locks contradict each other: the pair of class {where[0]} and feature {where[1]} is both required "
-            "and forbidden. Drop one of the two."
+            f"The locks contradict each other: the pair of class {label_at(index, classes)!r} and feature "
+            f"{label_at(feature, features)!r} is both required and forbidden. Drop one of the two."
         )
     for first, second, least in problem.contrastive_pairs.tolist():
         smaller, larger = sorted(problem.n_per_class[[first, second]].tolist())
         most = smaller if smaller < larger else smaller - 1
         if least > most:
             raise InfeasibleProblemError(
-                f"The 'contrastive_pairs' parameter has classes {first} and {second} share at least {least} features, "
-                f"but with n_per_class = {problem.n_per_class[first]} and {problem.n_per_class[second]} and no two "
-                f"classes alike they can share at most {most}."
+                f"The 'contrastive_pairs' parameter has classes {label_at(first, classes)!r} and "
+                f"{label_at(second, classes)!r} share at least {least} features, but with n_per_class = "
+                f"{problem.n_per_class[first]} and {problem.n_per_class[second]} and no two classes alike they can "
+                f"share at most {most}."
             )
     _refuse_too_few_sets(problem)
 
@@ -555,9 +553,10 @@ def _refuse_too_few_sets(problem: AssignmentProblem) -> None:
     for (budget, _, _), members in kinds.items():
         required = problem.required_mask[members[0]]
         forbidden = problem.forbidden_mask[members[0]]
+        named = [label_at(index, problem.class_labels) for index in members]
         if required.sum() > budget:
             raise InfeasibleProblemError(
-                f"The 'required_pairs' parameter gives class {members[0]} {int(required.sum())} features, more than "
+                f"The 'required_pairs' parameter gives class {named[0]!r} {int(required.sum())} features, more than "
                 f"its n_per_class = {budget}."
             )
         usable = min(
@@ -567,8 +566,9 @@ def _refuse_too_few_sets(problem: AssignmentProblem) -> None:
         free = usable - int(required.sum())
         sets = math.comb(free, budget - int(required.sum())) if free >= budget - int(required.sum()) else 0
         if sets < len(members):
-            named = f"class {members[0]}" if len(members) == 1 else f"classes {members[:5]}"
+            listed = ", ".join(map(repr, named[:5])) + (", …" if len(named) > 5 else "")
+            whom = f"class {listed}, which needs" if len(named) == 1 else f"classes {listed}, which need"
             raise InfeasibleProblemError(
-                f"The locks leave {sets} different sets of {budget} features to {named}, which need {len(members)}. "
-                "Drop some forbidden or required pairs."
+                f"The locks leave {sets} different sets of {budget} features to {whom} "
+                f"{len(named)}. Drop some forbidden or required pairs."
             )

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from qpm_opt._validation import label_at
 from qpm_opt.problem import AssignmentProblem
 from qpm_opt.solution import Assignment, SolutionStatus
 
@@ -109,15 +111,20 @@ def _check_selection(problem: AssignmentProblem, selected: list[int]) -> list[st
     if selected != sorted(set(selected)):
         found.append("the selected features must be sorted and different")
     chosen = set(selected)
-    missing = [int(f) for f in problem.required_features if int(f) not in chosen]
+    named = partial(label_at, labels=problem.feature_labels)
+    missing = [named(int(f)) for f in problem.required_features if int(f) not in chosen]
     if missing:
         found.append(f"required features are not selected: {missing}")
-    banned = [int(f) for f in problem.excluded_features if int(f) in chosen]
+    banned = [named(int(f)) for f in problem.excluded_features if int(f) in chosen]
     if banned:
         found.append(f"excluded features are selected: {banned}")
     forced = {int(f) for f in problem.required_features} | {int(f) for _, f in problem.required_pairs}
     penalised = set(problem.redundancy.tocoo().row.tolist())
-    dead = [f for f in selected if f not in forced and f not in penalised and not problem.class_similarity[:, f].any()]
+    dead = [
+        named(f)
+        for f in selected
+        if f not in forced and f not in penalised and not problem.class_similarity[:, f].any()
+    ]
     if dead:
         found.append(f"dead features are selected: {dead}")
     return found
@@ -127,25 +134,29 @@ def _check_weights(problem: AssignmentProblem, selected: list[int], weights: Any
     found = []
     if not np.isin(weights, (0, 1)).all():
         found.append("weights must be 0 or 1")
+    name = partial(label_at, labels=problem.class_labels)
+    feature = partial(label_at, labels=problem.feature_labels)
     sets: dict[frozenset[int], int] = {}
     for c, row in enumerate(weights.tolist()):
         own = frozenset(f for f, value in zip(selected, row, strict=True) if value)
         if len(own) != problem.n_per_class[c]:
-            found.append(f"class {c} must have {problem.n_per_class[c]} features, got {len(own)}")
+            found.append(f"class {name(c)!r} must have {problem.n_per_class[c]} features, got {len(own)}")
         if own in sets:
-            found.append(f"classes {sets[own]} and {c} have the same features {sorted(own)}")
+            found.append(
+                f"classes {name(sets[own])!r} and {name(c)!r} have the same features {[*map(feature, sorted(own))]}"
+            )
         sets.setdefault(own, c)
     index = {f: column for column, f in enumerate(selected)}
     for c, f in problem.required_pairs.tolist():
         if f not in index or not weights[c, index[f]]:
-            found.append(f"the required pair of class {c} and feature {f} is missing")
+            found.append(f"the required pair of class {name(c)!r} and feature {feature(f)!r} is missing")
     for c, f in problem.forbidden_pairs.tolist():
         if f in index and weights[c, index[f]]:
-            found.append(f"the forbidden pair of class {c} and feature {f} is used")
+            found.append(f"the forbidden pair of class {name(c)!r} and feature {feature(f)!r} is used")
     for c, d, least in problem.contrastive_pairs.tolist():
         both = sum(1 for a, b in zip(weights[c].tolist(), weights[d].tolist(), strict=True) if a and b)
         if both < least:
-            found.append(f"classes {c} and {d} must share at least {least} features, got {both}")
+            found.append(f"classes {name(c)!r} and {name(d)!r} must share at least {least} features, got {both}")
     return found
 
 

@@ -123,8 +123,14 @@ def names_table(kept: Iterable[int], names: Mapping[int, str]) -> str:
 def write_names(folder: RunFolder, names: Mapping[int, str]) -> Path:
     """Keep names in a run folder, in place of earlier ones; the file appears whole or not at all.
 
+    Names that features have which the run does not keep stay, because people steer by them.
+
+    Args:
+        folder: The run folder.
+        names: Names of kept features by their number; those that are left out have none from now on.
+
     Raises:
-        RunFolderError: It cannot be written, or the run has no features yet.
+        RunFolderError: It cannot be written, the run has no features yet, or the table that is there is damaged.
         InvalidInputError: A name is malformed or given twice, or its feature is not kept.
     """
     kept = kept_features(folder)
@@ -134,10 +140,11 @@ def write_names(folder: RunFolder, names: Mapping[int, str]) -> Path:
             f"The 'names' parameter must name features that the run keeps. Got feature {foreign[0]}; use one of "
             f"{', '.join(map(str, kept))}."
         )
-    checked: dict[int, str] = {}
-    for number, name in names.items():
-        _add(checked, number, name, f"feature {number}")
-    return folder.write_csv(NAMES, COLUMNS, [(number, checked[number]) for number in kept if number in checked])
+    checked = {number: name for number, name in all_names(folder).items() if number not in kept}
+    for number in kept:
+        if number in names:
+            _add(checked, number, names[number], f"feature {number}")
+    return folder.write_csv(NAMES, COLUMNS, sorted(checked.items()))
 
 
 def _read(path: Path) -> dict[int, str]:
@@ -177,5 +184,7 @@ def _add(names: dict[int, str], number: int, name: str, where: str) -> None:
     if number in names:
         raise InvalidInputError(f"{where}: feature {number} must have one name. Got {names[number]!r} and {name!r}.")
     if name in names.values():
-        raise InvalidInputError(f"{where}: two features must not have the same name. Got {name!r} twice.")
+        raise InvalidInputError(
+            f"{where}: two features must not have the same name. Got {name!r}, which another feature has."
+        )
     names[number] = name

@@ -8,8 +8,8 @@ reads or writes a run folder; `qpm_vision.steered_run` does.
 from __future__ import annotations
 
 import difflib
-import math
 import os
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -37,6 +37,12 @@ __all__ = ["Feature", "Steered", "Steering", "closest_class_pairs", "solve_steer
 
 Feature = int | str
 """A feature by its number in the backbone, or by the name that somebody gave it."""
+
+_MOST = 1_000_000
+"""Largest number that is added to a bias; objectives are about 100 to 1,000."""
+
+_MOST_DIGITS = 18
+"""Digits of the number of a feature; text of more is no number."""
 
 
 @dataclass(frozen=True)
@@ -522,9 +528,9 @@ def _features(key: str, value: Any) -> tuple[Feature, ...]:
 
 
 def _feature(key: str, value: Any) -> Feature:
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str) and value.strip() and _can_be_written(value):
         text = value.strip()
-        return int(text) if text.isdecimal() else text
+        return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else text
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0:
         return int(value)
     raise _wrong(key, "features, by number (0 or more) or by name", value)
@@ -540,9 +546,14 @@ def _features_of_classes(key: str, value: Any) -> dict[str, tuple[Feature, ...]]
 def _class_name(key: str, value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):  # YAML reads a class called 7 as a number
         return str(value)
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or not _can_be_written(value):
         raise _wrong(key, "names of classes as text (quote them in YAML where they look like something else)", value)
     return value
+
+
+def _can_be_written(text: str) -> bool:
+    """Whether no half of a character is in it, which escapes in YAML and JSON can make and no file can hold."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _preferences(value: Any) -> dict[Feature, float]:
@@ -554,8 +565,8 @@ def _preferences(value: Any) -> dict[Feature, float]:
 def _number(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise _wrong(key, "a number", value)
-    if not math.isfinite(value):
-        raise _wrong(key, "a finite number", value)
+    if not -_MOST <= value <= _MOST:  # neither is what is not a number
+        raise _wrong(key, f"a finite number, at most {_MOST:,} in size", value)
     return float(value)
 
 
@@ -595,4 +606,5 @@ def _nearest(word: Any, known: Iterable[str]) -> str:
 
 
 def _wrong(key: str, expected: str, value: Any) -> InvalidInputError:
-    return InvalidInputError(f"The '{key}' parameter must hold {expected}. Got {value!r}.")
+    # Values that a YAML file repeats by reference can be longer than any memory when they are written out.
+    return InvalidInputError(f"The '{key}' parameter must hold {expected}. Got {reprlib.repr(value)}.")

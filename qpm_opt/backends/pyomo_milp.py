@@ -7,7 +7,9 @@ pushes it down; W[c,f] ≤ s[f] needs no product. Uniqueness is added in rounds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -63,6 +65,16 @@ _DRIVEN: dict[str, _Driven] = {
 }
 
 
+_hushing = threading.Lock()
+
+
+@contextmanager
+def _hushed(module: str) -> Iterator[None]:
+    """Keep what Pyomo says in a module of its own from its log; one thread at a time, or they would undo each other."""
+    with _hushing, LoggingIntercept(module=module):
+        yield
+
+
 _PLUGINS = {"scip": "scip_direct"}
 """Pyomo's name of a solver where it differs: SCIP through its Python package rather than as a program."""
 
@@ -105,7 +117,7 @@ class PyomoBackend:
             self._factory()
         offer_greedy_start(problem, log)
         try:
-            with LoggingIntercept(module="pyomo.core"):  # it reports the way out of a rule as an error
+            with _hushed("pyomo.core"):  # it reports the way out of a rule as an error
                 model = _Model(problem, log)
         except _OutOfTimeError:
             return Termination.TIME_LIMIT
@@ -117,7 +129,7 @@ class PyomoBackend:
         return solve_in_rounds(relaxation, problem, request, log)
 
     def _factory(self) -> Any:
-        with LoggingIntercept(module="pyomo"):  # an unknown solver is said below, in one line
+        with _hushed("pyomo"):  # an unknown solver is said below, in one line
             solver = pyo.SolverFactory(_PLUGINS.get(self._solver, self._solver))
             try:
                 available = solver.available(exception_flag=False)
@@ -381,7 +393,7 @@ class _DrivenRelaxation:
         termination = Termination.OPTIMAL if proven else Termination.TIME_LIMIT
         if len(results.solution) == 0:
             return RoundResult(termination)
-        with LoggingIntercept(module="pyomo.core"):  # it warns of every solution that is not proven optimal
+        with _hushed("pyomo.core"):  # it warns of every solution that is not proven optimal
             self._model.model.solutions.load_from(results)
         bound = None
         if proven:

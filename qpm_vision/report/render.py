@@ -80,16 +80,17 @@ class Written:
         return f"{self.path} ({size}{f' with {self.n_images:,} images' if self.n_images else ''})"
 
 
-def render_page(report: Report, *, inline: bool = True, controls: str = "") -> Iterator[str]:
+def render_page(report: Report, *, inline: bool = True) -> Iterator[str]:
     """The page, in pieces.
 
     Args:
         report: What it shows.
         inline: Whether images are part of it; otherwise it looks for them in the folder `images` beside it, by the keys
             of `report.images`.
-        controls: A script of a program that serves the page. It finds `window.qpmReport`: to put controls on the pages
-            of features and classes it adds functions to `tools.feature` and `tools.class`, which get a position and
-            return an element, and calls `refresh`.
+
+    A program that serves the page may put a script behind it. It finds `window.qpmReport`: to put controls on the cards
+    and pages of features and on the pages of classes it adds functions to `tools.card`, `tools.feature` and
+    `tools.class`, which get a position and return an element, and calls `refresh`.
     """
     assets = resources.files(__package__) / "assets"
     script = "\n".join(assets.joinpath("script", *name.split("/")).read_text(encoding="utf-8") for name in _SCRIPT)
@@ -100,7 +101,6 @@ def render_page(report: Report, *, inline: bool = True, controls: str = "") -> I
         "views": _VIEWS,
         "style": Markup((assets / "report.css").read_text(encoding="utf-8")),
         "script": Markup(f'(() => {{\n"use strict";\n{script}\n}})();'),
-        "controls": Markup(controls),
         "data": htmlsafe_json_dumps(
             {**report.to_dict(), "palette": PALETTE}, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         ),

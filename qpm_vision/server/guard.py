@@ -1,8 +1,9 @@
 """Who may ask for what: only a page that this server gave to a browser of this machine.
 
 Any web page can let a browser send requests to 127.0.0.1, and any name can be made to point there. So the host must be
-this one by its own name, requests that come from other pages are refused, and all but the assets of the page needs the
-token that `qpm-vision serve` prints, which other pages and other users do not know.
+this one by its own name, requests that come from other pages are refused, and all but the assets of the pages and the
+framed report, which has a ticket of its own, needs the token that `qpm-vision serve` prints, which other pages and
+other users do not know.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["MOST_BYTES", "TOKEN_HEADER", "Guard"]
+__all__ = ["FRAME", "MOST_BYTES", "TOKEN_HEADER", "Guard"]
 
 MOST_BYTES = 1_000_000
 """Size of the largest body that is read."""
 
 TOKEN_HEADER = "x-qpm-token"
 
+FRAME = "/frame/"
+"""What the address of the framed report begins with; its ticket follows."""
+
 _HOSTS = ("127.0.0.1", "localhost", "[::1]")
-_FREE = "/assets/"
+_FREE = ("/assets/", FRAME)
 _HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 
 from qpm_opt import InvalidInputError
@@ -39,8 +41,15 @@ def serve(run: RunFolder | str | Path, *, port: int = PORT, on_listening: Callab
     with _listening(port) as listener:
         if on_listening is not None:
             on_listening(f"http://{HOST}:{listener.getsockname()[1]}/?token={token}")
-        config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", server_header=False)
+        config = uvicorn.Config(app, http="h11", log_level="warning", access_log=False, ws="none", server_header=False)
+        logging.getLogger("uvicorn.error").addFilter(_is_ours)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is about this server, not about bytes that somebody sent and that are no request."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, h11.ProtocolError) and record.msg != "Invalid HTTP request received."
 
 
 def _listening(port: int) -> socket.socket:

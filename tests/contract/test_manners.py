@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +339,23 @@ def test_a_limit_of_the_solver_itself_keeps_the_incumbent(solver_name: str, limi
     result = solve_assignment(hard_problem(25, 90), solver=solver_name, native_options=limits, time_limit=60.0)
     assert result.termination is Termination.SOLVER_LIMIT
     assert result.status is SolutionStatus.FEASIBLE
+
+
+@pytest.mark.parametrize("solver_name", sorted(BACKENDS))
+def test_searches_in_several_threads_do_not_disturb_each_other(solver_name: str) -> None:
+    small = [found for found in map(random_problem, range(12)) if optimum(found) is not None][:4]
+    problems = [AssignmentProblem(**found.arguments()) for found in small]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns at nearly every line
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = [*pool.map(partial(solve_assignment, solver=solver_name, time_limit=60.0), problems * 2)]
+    finally:
+        sys.setswitchinterval(interval)
+    for problem, result in zip(problems * 2, found, strict=True):
+        assert verify(problem, result).ok
+    if load_backend(solver_name).CAPABILITIES.proves_optimality:
+        assert [result.objective for result in found] == pytest.approx([optimum(problem) for problem in small] * 2)
 
 
 def test_no_stray_output(solver: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -185,12 +185,31 @@ def test_malformed_arguments(changes: dict[str, Any], message: str) -> None:
         ({"required_pairs": [(0, 0), (0, 1), (0, 2)]}, r"'required_pairs'.*class 0 3 features, more than its"),
         ({"excluded_features": [0, 1]}, r"'n_select'.*at most .* 2 \(4 less 2 excluded"),
         ({"forbidden_pairs": [(1, 0), (1, 1), (1, 2)]}, r"leave 0 different sets of 2 features to class 1"),
-        ({"required_pairs": [(0, 0), (0, 1), (1, 0), (1, 1)]}, r"leave 1 different sets .* classes \[0, 1\]"),
+        (
+            {"required_pairs": [(0, 0), (0, 1), (1, 0), (1, 1)]},
+            r"leave 1 different sets .* to classes 0, 1, which need 2",
+        ),
     ],
 )
 def test_contradictions_are_refused_with_the_reason(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InfeasibleProblemError, match=message):
         problem(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"required_pairs": [("b", "y")], "forbidden_pairs": [("b", "y")]}, r"class 'b' and feature 'y' is both"),
+        ({"required_features": ["z"], "excluded_features": ["z"]}, r"feature 'z' is excluded"),
+        ({"required_pairs": [("c", "w"), ("c", "x"), ("c", "y")]}, r"gives class 'c' 3 features"),
+        ({"forbidden_pairs": [("b", "w"), ("b", "x"), ("b", "y")]}, r"to class 'b', which needs 1"),
+        ({"required_pairs": [(c, f) for c in "ac" for f in "wx"]}, r"to classes 'a', 'c', which need 2"),
+        ({"contrastive_pairs": [("a", "c", 2)]}, r"has classes 'a' and 'c' share at least 2"),
+    ],
+)
+def test_contradictions_name_what_has_names(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InfeasibleProblemError, match=message):
+        problem(class_labels=[*"abc"], feature_labels=[*"wxyz"], **changes)
 
 
 def test_integer_labels_are_labels(tmp_path: Path) -> None:

@@ -101,6 +101,18 @@ def test_locks(good: Assignment) -> None:
     assert f"dead features are selected: [{kept}]" in str(checked)
 
 
+def test_violations_name_what_has_names() -> None:
+    named = problem(class_labels=[*"abcde"], feature_labels=[*"stuvwxyz"])
+    found = solve_assignment(named, time_limit=10)
+    letter = "stuvwxyz"[int(found.selected[0])]
+    user = "abcde"[int(np.flatnonzero(found.weights[:, 0])[0])]
+    text = str(verify(named.replaced(forbidden_pairs=[(user, letter)]), found))
+    assert f"pair of class {user!r} and feature {letter!r} is used" in text
+    weights = found.weights.copy()
+    weights[1] = weights[0]
+    assert "classes 'a' and 'b' have the same features ['" in str(verify(named, changed(found, weights=weights)))
+
+
 @pytest.mark.parametrize("term", ["similarity", "redundancy", "bias"])
 def test_wrong_claims(good: Assignment, term: str) -> None:
     terms: Terms = dataclasses.replace(good.terms, **{term: getattr(good.terms, term) + 0.01})

@@ -315,18 +315,21 @@ def test_a_folder_shows_its_images(browser: Browser, reported: Reported, tmp_pat
 
 
 def test_a_program_that_serves_the_page_adds_controls(browser: Browser, reported: Reported, tmp_path: Path) -> None:
-    controls = """
-        qpmReport.tools.feature.push((column) => {
-            const button = document.createElement("button");
-            button.textContent = `ban ${qpmReport.data.features[column].number}`;
-            return button;
-        });
+    controls = """<script>
+        for (const place of ["feature", "card"])
+            qpmReport.tools[place].push((column) => {
+                const button = document.createElement("button");
+                button.textContent = `ban ${qpmReport.data.features[column].number}`;
+                return button;
+            });
         qpmReport.refresh();
-    """
+    </script>"""
     path = tmp_path / "served.html"
-    path.write_text("".join(render_page(reported.report, controls=controls)), encoding="utf-8")
+    path.write_text("".join(render_page(reported.report)) + controls, encoding="utf-8")
     number = reported.report.features[1].number
     seen = Watched(browser, f"{path.as_uri()}#feature={number}")
+    assert seen.page.get_by_role("button", name=f"ban {number}").is_visible()
+    seen.page.evaluate("qpmReport.go('#features')")
     assert seen.page.get_by_role("button", name=f"ban {number}").is_visible()
     seen.end()
 

@@ -2,84 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
 
 from qpm_opt import Assignment, InvalidInputError
+from qpm_vision.feature_names import NAMES, all_names, feature_names
 from qpm_vision.run_folder import RunFolder, RunFolderError
 from qpm_vision.server import make_app
-from qpm_vision.server.drafts import DRAFT
+from qpm_vision.server.api import MOST_YAML
 from qpm_vision.server.guard import MOST_BYTES
+from qpm_vision.server.kept_files import DRAFT_FILE
 from qpm_vision.server.listen import _listening
-from qpm_vision.server.solving import MOST_RUNNING, Solving
+from qpm_vision.server.solving import MOST_RUNNING
 from qpm_vision.steered_run import propose_steering
 from qpm_vision.steering import Steering
+from tests.vision.serving import TOKEN, Client, process, served
+from tests.vision.tiny import tiny_data
 
-TOKEN = "the token of these tests"
+DRAFT = DRAFT_FILE.name
 
-
-@dataclass
-class Client:
-    """Sends one request at a time to a server."""
-
-    port: int
-    token: str = TOKEN
-
-    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
-        sent = {"X-QPM-Token": self.token, **{name.replace("_", "-"): value for name, value in headers.items()}}
-        if body is not None and not isinstance(body, bytes):
-            body = json.dumps(body).encode()
-            sent = {"Content-Type": "application/json", **sent}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, sent)
-            answer = connection.getresponse()
-            content = answer.read()
-            kind = answer.headers.get_content_type()
-            given = {name.lower(): value for name, value in answer.getheaders()}
-            return answer.status, json.loads(content) if kind == "application/json" else content, given
-
-    def solved(self, steering: dict[str, Any], seconds: float = 5) -> dict[str, Any]:
-        """Begin a search and wait for its end."""
-        status, begun, _ = self("POST", "/api/solve", {"steering": steering, "seconds": seconds})
-        assert status == 202, begun
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            status, state, _ = self("GET", f"/api/solve/{begun['id']}")
-            assert status == 200
-            if state["state"] != "running":
-                return dict(state)
-            time.sleep(0.02)
-        raise TimeoutError
-
-
-@contextlib.contextmanager
-def _served(folder: RunFolder) -> Iterator[Client]:
-    with _listening(0) as listener:
-        server = uvicorn.Server(uvicorn.Config(make_app(folder, TOKEN), log_level="error", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield Client(listener.getsockname()[1])
-        finally:
-            server.should_exit = True
-            thread.join()
+_BOMB = "[x]"
+for _n in range(40):
+    _BOMB = f"[&a{_n} {_BOMB}{f', *a{_n}' * 9}]"
+_BOMB = f"ban: [{_BOMB}]"
+"""A text of 2 kB that would fill every memory if what it repeats were written out."""
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +47,14 @@ def place(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunF
 
 @pytest.fixture(scope="module")
 def shared(place: RunFolder) -> Iterator[Client]:
-    with _served(place) as client:
+    with served(place) as client:
         yield client
 
 
 @pytest.fixture
 def ask(shared: Client, place: RunFolder) -> Client:
-    (place.path / DRAFT).unlink(missing_ok=True)
+    for name in (DRAFT, NAMES):
+        (place.path / name).unlink(missing_ok=True)
     return shared
 
 
@@ -107,28 +66,37 @@ def kept(place: RunFolder) -> list[int]:
 # -- what it is for ------------------------------------------------------------------------------------------------
 
 
-def test_the_page_and_its_assets(ask: Client) -> None:
-    status, page, headers = ask("GET", "/")
-    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert TOKEN.encode() not in page
-    assert "default-src 'self'" in headers["content-security-policy"]
-    assert headers["x-frame-options"] == "DENY"
-    for name, kind in (("page.js", "text/javascript"), ("page.css", "text/css"), ("icon.svg", "image/svg+xml")):
-        assert f"/assets/{name}".encode() in page
-        status, content, headers = ask("GET", f"/assets/{name}")
-        assert status == 200
-        assert headers["content-type"].startswith(kind)
-        assert content
-    assert ask("GET", "/assets/app.py")[0] == 404
+def test_the_pages_and_their_assets(ask: Client) -> None:
+    kinds = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+    seen: set[str] = set()
+    for address in ("/report", "/steering"):
+        status, page, headers = ask("GET", address)
+        assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert TOKEN.encode() not in page
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert headers["x-frame-options"] == "DENY"
+        wanted = re.findall(r'"/assets/([\w.]+)"', page.decode())
+        while wanted:
+            name = wanted.pop()
+            status, content, headers = ask("GET", f"/assets/{name}", X_QPM_Token="")
+            assert status == 200, name
+            assert headers["content-type"].startswith(kinds[name.rpartition(".")[2]])
+            seen.add(name)
+            wanted += {*re.findall(r'from "\./([\w.]+)"', content.decode())} - seen
+    assert seen >= {"page.css", "icon.svg", "report.js", "steering.js", "draft.js"}
+    for name in ("app.py", "steering.html", "nothing.js", "..%2fapp.py"):
+        assert ask("GET", f"/assets/{name}")[0] == 404
 
 
-def test_every_place_that_the_script_looks_for_is_on_the_page(ask: Client) -> None:
-    import re
-
-    page, script = (ask("GET", path)[1].decode() for path in ("/", "/assets/page.js"))
-    wanted = set(re.findall(r'\bat\("([\w-]+)"\)', script))
-    assert wanted
-    assert wanted <= set(re.findall(r'id="([\w-]+)"', page))
+def test_every_place_that_a_script_looks_for_is_on_its_page(ask: Client) -> None:
+    for address, name in (("/report", "report"), ("/steering", "steering")):
+        page, *scripts = (
+            ask("GET", path)[1].decode()
+            for path in (address, f"/assets/{name}.js", "/assets/dom.js", "/assets/draft.js")
+        )
+        wanted = set(re.findall(r'\bat\("([\w-]+)"\)', "".join(scripts)))
+        assert wanted > {"message"}
+        assert wanted <= set(re.findall(r'id="([\w-]+)"', page))
 
 
 def test_what_the_run_is(ask: Client, place: RunFolder, kept: list[int]) -> None:
@@ -137,7 +105,11 @@ def test_what_the_run_is(ask: Client, place: RunFolder, kept: list[int]) -> None
     assert [feature["number"] for feature in run["features"]] == kept
     assert [item["name"] for item in run["classes"]] == ["north", "east", "south", "west"]
     assert sum(feature["classes"] for feature in run["features"]) == sum(len(c["features"]) for c in run["classes"])
-    assert (run["steering"], run["version"], run["problem"], run["has_report"]) == ({}, "", None, False)
+    assert (run["steering"], run["problems"]) == ({"steering": {}, "version": ""}, [])
+    assert run["names"] == {"names": {}, "version": ""}
+    assert {**run["report"], "frame": ""} == {
+        "there": False, "outdated": False, "possible": True, "writing": None, "frame": ""
+    }  # fmt: skip
 
 
 def test_a_search_gives_what_the_function_gives(ask: Client, place: RunFolder, kept: list[int]) -> None:
@@ -157,11 +129,12 @@ def test_a_steering_that_cannot_be_met_is_told(ask: Client, kept: list[int]) -> 
 def test_searches_can_be_stopped_and_are_limited_in_number(
     ask: Client, kept: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Endless(Solving):
-        def _work(self) -> None:
-            self._cancelled.wait(30)
+    def endless(*_: Any, progress: Any, **__: Any) -> None:
+        while True:
+            progress(SimpleNamespace(time=1.0, objective=None, bound=None, gap=None, message=""))
+            time.sleep(0.01)
 
-    monkeypatch.setattr("qpm_vision.server.solving.Solving", Endless)
+    monkeypatch.setattr("qpm_vision.server.solving.propose_steering", endless)
     wanted = {"steering": {"ban": [kept[0]]}, "seconds": 5}
     begun = [ask("POST", "/api/solve", wanted) for _ in range(MOST_RUNNING + 1)]
     assert [status for status, _, _ in begun] == [202] * MOST_RUNNING + [429]
@@ -193,9 +166,9 @@ def test_saving_is_for_those_who_saw_the_last_version(ask: Client, place: RunFol
     assert status == 409
     assert "another tab" in answer["error"]
     assert Steering.from_yaml(place.path / DRAFT) == Steering.from_dict(one)
-    assert ask("GET", "/api/run")[1]["steering"] == one
+    assert ask("GET", "/api/run")[1]["steering"] == {"steering": one, "version": first["version"]}
     assert ask("PUT", "/api/steering", {"steering": {}, "version": first["version"]})[0] == 200
-    assert ask("GET", "/api/run")[1]["steering"] == {}
+    assert ask("GET", "/api/run")[1]["steering"]["steering"] == {}
 
 
 def test_of_many_tabs_at_once_one_wins_and_the_others_know(ask: Client, place: RunFolder) -> None:
@@ -218,8 +191,9 @@ def test_of_many_tabs_at_once_one_wins_and_the_others_know(ask: Client, place: R
 def test_a_file_that_is_not_understood_is_shown_and_not_overwritten(ask: Client, place: RunFolder) -> None:
     (place.path / DRAFT).write_text("ban: [")
     run = ask("GET", "/api/run")[1]
-    assert "not understood" in run["problem"]
-    status, answer, _ = ask("PUT", "/api/steering", {"steering": {"stay": 1}, "version": run["version"]})
+    assert "not understood" in run["problems"][0]
+    body = {"steering": {"stay": 1}, "version": run["steering"]["version"]}
+    status, answer, _ = ask("PUT", "/api/steering", body)
     assert status == 409
     assert "Correct or move it" in answer["error"]
     assert (place.path / DRAFT).read_text() == "ban: ["
@@ -256,16 +230,155 @@ def test_files_of_the_run_and_no_others(ask: Client, place: RunFolder) -> None:
     (place.path / "way-out.json").unlink()
 
 
-def test_the_report_may_not_act_for_the_page(ask: Client, place: RunFolder) -> None:
-    assert ask("GET", "/report")[0] == 404
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_given_by_those_who_saw_the_last_ones(ask: Client, place: RunFolder, kept: list[int]) -> None:
+    stranger = next(number for number in range(8) if number not in kept)
+    place.write_csv(NAMES, ("feature", "name"), [(stranger, "background")])
+    before = ask("GET", "/api/names")[1]
+    assert before["names"] == {str(stranger): "background"}
+    status, given, _ = ask("PUT", "/api/names", {"names": {str(kept[0]): "red crown"}, "version": before["version"]})
+    assert status == 200
+    assert given == ask("GET", "/api/run")[1]["names"]
+    assert feature_names(place) == {kept[0]: "red crown"}
+    assert all_names(place) == {kept[0]: "red crown", stranger: "background"}
+    for version in ("", before["version"]):  # other tabs
+        status, answer, _ = ask("PUT", "/api/names", {"names": {str(kept[1]): "tail"}, "version": version})
+        assert status == 409
+        assert "another tab" in answer["error"]
+    assert ask("POST", "/api/solve", {"steering": {"ban": ["red crown"]}, "seconds": 5})[0] == 202
+    assert ask("PUT", "/api/names", {"names": {}, "version": given["version"]})[0] == 200
+    assert all_names(place) == {stranger: "background"}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (None, "an object with a name"),
+        (["a"], "an object with a name"),
+        ({"0": 1}, "an object with a name"),
+        ({"x": "a"}, "Got 'x'"),
+        ({"٣": "a"}, "numbers of features"),
+        ({"-1": "a"}, "numbers of features"),
+        ({"9" * 5000: "a"}, "numbers of features"),
+        ({"4711": "a"}, "features that the run keeps. Got feature 4711"),
+        ({"{0}": " a"}, "printable"),
+        ({"{0}": "a" * 61}, "1 to 60"),
+        ({"{0}": "17"}, "must not be a number"),
+        ({"{0}": "a", "{1}": "a"}, "the same name. Got 'a'"),
+        ({"{0}": "background"}, "the same name"),
+    ],
+)
+def test_names_that_are_none_leave_the_file(
+    ask: Client, place: RunFolder, kept: list[int], names: Any, message: str
+) -> None:
+    stranger = next(number for number in range(8) if number not in kept)
+    place.write_csv(NAMES, ("feature", "name"), [(kept[2], "tail"), (stranger, "background")])
+    content = (place.path / NAMES).read_bytes()
+    if isinstance(names, dict):
+        names = {number.format(*kept): name for number, name in names.items()}
+    version = ask("GET", "/api/names")[1]["version"]
+    status, answer, _ = ask("PUT", "/api/names", {"names": names, "version": version})
+    assert status == 422
+    assert message in answer["error"]
+    assert (place.path / NAMES).read_bytes() == content
+
+
+def test_a_damaged_table_of_names_is_told_and_kept(ask: Client, place: RunFolder, kept: list[int]) -> None:
+    (place.path / NAMES).write_text("feature;name\n1;a\n")
+    status, run, _ = ask("GET", "/api/run")
+    assert status == 200
+    assert "must have the columns feature and name" in run["problems"][0]
+    body = {"names": {str(kept[0]): "a"}, "version": run["names"]["version"]}
+    status, answer, _ = ask("PUT", "/api/names", body)
+    assert status == 409
+    assert "Correct or move it" in answer["error"]
+    assert (place.path / NAMES).read_text() == "feature;name\n1;a\n"
+
+
+# -- the report ----------------------------------------------------------------------------------------------------
+
+
+def test_the_report_is_framed_and_may_not_act_for_the_page(ask: Client, place: RunFolder) -> None:
+    address = ask("GET", "/api/run")[1]["report"]["frame"]
+    assert ask("GET", address, X_QPM_Token="")[0] == 404
     (place.path / "report.html").write_text("<!doctype html><script>1</script>")
     try:
-        status, page, headers = ask("GET", f"/report?token={TOKEN.replace(' ', '+')}", X_QPM_Token="")
-        assert (status, page[:9]) == (200, b"<!doctype")
-        assert headers["content-security-policy"].startswith("sandbox allow-scripts")
-        assert ask("GET", "/api/run")[1]["has_report"]
+        status, page, headers = ask("GET", address, X_QPM_Token="")
+        assert status == 200
+        assert page.startswith(b"<!doctype html><script>1</script>")
+        assert b"window.qpmReport" in page
+        assert TOKEN.encode() not in page
+        policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
+        assert policy["sandbox"] == "allow-scripts"
+        assert (policy["default-src"], policy["frame-ancestors"]) == ("'none'", "'self'")
+        assert "connect-src" not in policy
+        assert ask("GET", "/api/run")[1]["report"]["there"]
+        for wrong in ("/frame/", "/frame/x", f"/frame/{TOKEN.replace(' ', '%20')}", f"{address}/x"):
+            assert ask("GET", wrong, X_QPM_Token="")[0] in (403, 404)
+        # What a request of the framed page looks like: neither its origin nor its site is ours.
+        for headers in ({"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}):
+            assert ask("GET", "/api/run", **headers)[0] == 403
+            assert ask("GET", address, X_QPM_Token="", **headers)[0] == 403
     finally:
         (place.path / "report.html").unlink()
+
+
+def test_the_report_is_written_when_it_is_missing_or_outdated(
+    ask: Client, place: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qpm_vision.report.gather.load_data", lambda *_, **__: tiny_data())
+    status, begun, _ = ask("POST", "/api/report", {})
+    assert status == 202
+    state = ask.ended(f"/api/report/{begun['id']}")
+    try:
+        assert (state["state"], state["error"]) == ("done", None)
+        assert "report.html" in state["result"]["written"]
+        assert (state["progress"]["task"], state["progress"]["done"]) == ("pictures", state["progress"]["total"])
+        known = ask("GET", "/api/run")[1]["report"]
+        assert (known["there"], known["outdated"]) == (True, False)
+        assert b"window.qpmReport = " in ask("GET", known["frame"])[1]
+        os.utime(place.path / "report.html", (1e9, 1e9))
+        assert ask("GET", "/api/run")[1]["report"]["outdated"]
+    finally:
+        (place.path / "report.html").unlink(missing_ok=True)
+
+
+def test_writing_the_report_can_fail_and_be_stopped_and_is_done_once_at_a_time(
+    ask: Client, place: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = ask("POST", "/api/report", {})[1]
+    state = ask.ended(f"/api/report/{begun['id']}")
+    assert state["state"] == "failed"  # the data of these tests have no place from which they could be loaded
+    assert "tiny" in state["error"]
+
+    def endless(*_: Any, reporter: Any, **__: Any) -> None:
+        while True:
+            reporter.advance("images", 1, 2)
+            time.sleep(0.01)
+
+    monkeypatch.setattr("qpm_vision.server.reporting.write_report", endless)
+    begun = ask("POST", "/api/report", {})[1]
+    assert ask("GET", "/api/run")[1]["report"]["writing"] == begun["id"]
+    status, answer, _ = ask("POST", "/api/report", {})
+    assert status == 429
+    assert "No further report can begin: 1 is under way" in answer["error"]
+    assert ask("DELETE", f"/api/report/{begun['id']}")[0] == 200
+    assert ask.ended(f"/api/report/{begun['id']}")["state"] == "cancelled"
+    assert not (place.path / "report.html").exists()
+    assert ask("GET", "/api/run")[1]["report"]["writing"] is None
+
+
+def test_an_unfinished_run_has_no_report(place: RunFolder, tmp_path: Path) -> None:
+    young = RunFolder(shutil.copytree(place.path, tmp_path / "young"))
+    young.forget_from("fine-tuning")
+    with served(young) as ask:
+        assert ask("GET", "/")[2]["location"].startswith("/steering?")
+        assert not ask("GET", "/api/run")[1]["report"]["possible"]
+        status, answer, _ = ask("POST", "/api/report", {})
+    assert status == 422
+    assert "not finished" in answer["error"]
 
 
 # -- refusals ------------------------------------------------------------------------------------------------------
@@ -299,8 +412,10 @@ def test_who_is_refused(ask: Client, place: RunFolder, headers: dict[str, str], 
     assert not (place.path / DRAFT).exists()
 
 
-def test_a_link_that_is_followed_and_the_page_itself_are_served(ask: Client) -> None:
-    assert ask("GET", "/", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 200
+def test_a_link_that_is_followed_and_the_page_itself_areserved(ask: Client) -> None:
+    status, _, headers = ask("GET", "/?token=a%26b", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")
+    assert (status, headers["location"]) == (307, "/report?token=a%26b")
+    assert ask("GET", "/report", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 200
     assert ask("POST", "/api/solve", {}, Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 403
     origin = f"http://127.0.0.1:{ask.port}"
     assert ask("GET", "/api/run", Sec_Fetch_Site="same-origin", Origin=origin)[0] == 200
@@ -326,7 +441,17 @@ def test_a_link_that_is_followed_and_the_page_itself_are_served(ask: Client) -> 
         ("POST", "/api/parse", {"yaml": "[" * 2_000}, 422, "must be YAML"),
         ("POST", "/api/parse", {"yaml": "!!python/object/apply:os.system [ls]"}, 422, "must be YAML"),
         ("POST", "/api/parse", {"yaml": "ban: 2001-99-99"}, 422, ""),
+        ("POST", "/api/parse", b'{"yaml": "ban: [\\"\\\\ud800\\"]"}', 422, "'ban'"),
+        ("POST", "/api/parse", {"yaml": _BOMB}, 422, "'ban'"),
+        ("POST", "/api/parse", b'{"yaml": "\\ud800"}', 400, "must be JSON"),
+        ("POST", "/api/parse", {"steering": {"stay": 10**400}}, 422, "'stay'"),
+        ("POST", "/api/parse", {"steering": {"stay": 1e300}}, 422, "at most 1,000,000"),
+        ("PUT", "/api/steering", {"steering": {"ban": ["9" * 5000]}, "version": ""}, 422, "'ban'"),
         ("PUT", "/api/steering", {"steering": {}}, 422, "'version'"),
+        ("PUT", "/api/names", {"names": {}}, 422, "'version'"),
+        ("POST", "/api/names", {"names": {}}, 405, ""),
+        ("POST", "/api/report", [], 400, "JSON object"),
+        ("GET", "/api/report", None, 405, ""),
         ("PUT", "/api/steering", {"steering": {"ban": ["red"]}, "version": ""}, 422, "'red'"),
         ("DELETE", "/api/run", None, 405, ""),
         ("POST", "/", {}, 405, ""),
@@ -349,8 +474,10 @@ def test_other_content_types_are_refused(ask: Client) -> None:
 
 
 def test_large_bodies_are_refused_whether_they_tell_their_length_or_not(ask: Client) -> None:
-    fits = json.dumps({"yaml": "#" * (MOST_BYTES - 100)}).encode()
+    fits = json.dumps({"yaml": "#" * MOST_YAML}).encode()
+    fits += b" " * (MOST_BYTES - len(fits))
     assert ask("POST", "/api/parse", fits, Content_Type="application/json")[0] == 200
+    assert ask("POST", "/api/parse", {"yaml": "#" * (MOST_YAML + 1)})[0] == 413
     # Refused by the length that is announced, before anything is sent.
     announced = _raw(ask.port, f"Content-Length: {MOST_BYTES + 1}", b"")
     assert announced.startswith(b"HTTP/1.1 413")
@@ -384,36 +511,22 @@ def test_a_taken_port_and_a_run_without_features_are_refused(place: RunFolder, t
 def test_the_command_serves_and_when_it_is_killed_nothing_is_lost(place: RunFolder, kept: list[int]) -> None:
     (place.path / DRAFT).unlink(missing_ok=True)
     steering = {"ban": [kept[0]]}
-    with _process(place) as (process, ask):
+    with process(place) as (running, ask):
         assert ask("GET", "/api/run")[0] == 200
         assert ask("PUT", "/api/steering", {"steering": steering, "version": ""})[0] == 200
         assert ask("POST", "/api/solve", {"steering": steering, "seconds": 5})[0] == 202
-        process.kill()
-    with _served(place) as again:
+        running.kill()
+    with served(place) as again:
         assert again("GET", "/api/run", X_QPM_Token=ask.token)[0] == 403
         run = again("GET", "/api/run")[1]
-        assert (run["steering"], run["problem"]) == (steering, None)
+        assert (run["steering"]["steering"], run["problems"]) == (steering, [])
     assert not list(place.path.rglob(".writing-*"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_ctrl_c_ends_the_command(place: RunFolder) -> None:
-    with _process(place) as (process, ask):
+    with process(place) as (running, ask):
         assert ask("GET", "/api/run")[0] == 200
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
-
-
-@contextlib.contextmanager
-def _process(place: RunFolder) -> Iterator[tuple[subprocess.Popen[str], Client]]:
-    command = [sys.executable, "-m", "qpm_vision", "serve", str(place.path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            address = process.stdout.readline().split()[1]
-            port, token = address.removeprefix("http://127.0.0.1:").split("/?token=")
-            client = Client(int(port), token)
-            yield process, client
-        finally:
-            process.kill()
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=60) == 130

@@ -1,6 +1,7 @@
-// Controls on the pages of features and classes. What serves the page may add its own to window.qpmReport.tools.
+// Controls on the cards and pages of features and on the pages of classes. What serves the page may put its own into
+// window.qpmReport.tools: functions that get a position and return an element.
 
-const tools = { feature: [namingForm], class: [] };
+const tools = { feature: [namingForm], card: [], class: [] };
 
 /** Lets a person name a feature. */
 function namingForm(column) {

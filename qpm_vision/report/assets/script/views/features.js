@@ -59,6 +59,7 @@ function featureCard(column) {
     ),
     entry.separation !== null &&
       h("p", {}, `In ${percent(entry.separation)} of all pairs stronger in an image of its classes.`),
+    tools.card.map((build) => build(column)),
   );
 }
 
