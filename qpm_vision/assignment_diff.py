@@ -36,10 +36,9 @@ class AssignmentDiff:
 
     Attributes:
         before: Terms of the old assignment in the old problem.
-        after: Terms of the new assignment in the new problem.
-        price: What the new assignment is worth less than the old one in the old problem; negative where the new search
-            found a better one.
-        bound: Proven upper bound on the objective of the new problem, or None.
+        after: Terms of the new assignment in the old problem too, so that both can be compared.
+        objective: The objective of the new assignment in the new problem, in which a bias may have been added.
+        bound: Proven upper bound on it, or None.
         gap: (bound − objective) / |objective| of the new assignment, or None.
         features_out: Features that are kept no more, each with the number of classes that it described.
         features_in: Features that are kept now and were not before, each with the number of classes that it describes.
@@ -49,7 +48,7 @@ class AssignmentDiff:
 
     before: Terms
     after: Terms
-    price: float
+    objective: float
     bound: float | None
     gap: float | None
     features_out: Mapping[int, int]
@@ -57,12 +56,18 @@ class AssignmentDiff:
     classes: tuple[ClassChange, ...]
     n_classes: int
 
+    @property
+    def price(self) -> float:
+        """What the new assignment is worth less in the old problem; negative where a better one was found."""
+        return self.before.total - self.after.total
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; features as a list of number and count."""
         return {
             "objective_before": self.before.total,
             "objective_after": self.after.total,
             "price": self.price,
+            "objective_changed": self.objective,
             "bound": self.bound,
             "gap": self.gap,
             "terms_before": asdict(self.before),
@@ -85,14 +90,18 @@ class AssignmentDiff:
         """
         known = {} if names is None else names
         share = f", {self.price / abs(self.before.total):.2%}" if self.before.total else ""
-        certificate = "none" if self.bound is None else f"{self.bound:.3f}, gap {self.gap:.2%}"
+        certificate = (
+            "none"
+            if self.bound is None
+            else f"{self.objective:.3f} of at most {self.bound:.3f} with what was asked for, gap {self.gap:.2%}"
+        )
         lines = [
             f"objective     {self.before.total:10.3f} → {self.after.total:10.3f}",
             f"  similarity  {self.before.similarity:10.3f} → {self.after.similarity:10.3f}",
             f"  redundancy  {self.before.redundancy:10.3f} → {self.after.redundancy:10.3f}",
             f"  bias        {self.before.bias:10.3f} → {self.after.bias:10.3f}",
-            f"price         {self.price:10.3f} of the former objective{share}",
-            f"bound         {certificate}",
+            f"price         {self.price:10.3f}{share}",
+            f"certificate   {certificate}",
             f"features out  {_counted(self.features_out, known)}",
             f"features in   {_counted(self.features_in, known)}",
             f"classes       {len(self.classes)} of {self.n_classes} change",
@@ -134,8 +143,8 @@ def diff_assignments(
     )
     return AssignmentDiff(
         before=old.terms,
-        after=new.terms,
-        price=old.objective - old_problem.terms(new.selected, new.weights).total,
+        after=old_problem.terms(new.selected, new.weights),
+        objective=new.objective,
         bound=new.bound,
         gap=new.gap,
         features_out=_uses(old, np.setdiff1d(old.selected, new.selected).tolist()),

@@ -309,10 +309,11 @@ def test_the_result_is_that_of_a_cold_solve_and_the_difference_is_right(steering
     assert set(diff.features_out) == set(previous.selected.tolist()) - kept
     assert all(count == sum(f == g for _, g in new) for f, count in diff.features_in.items())
     assert diff.before.total == previous.objective
-    assert diff.after.total == steered.assignment.objective
+    assert diff.objective == steered.assignment.objective
     former = problem.scale * sum(problem.class_similarity[CLASSES.index(n), f] for n, f in new)
     former += sum(problem.feature_bias[f] for f in kept)
     former -= sum(problem.redundancy.toarray()[f, g] for f, g in combinations(sorted(kept), 2))
+    assert diff.after.total == pytest.approx(former)
     assert diff.price == pytest.approx(previous.objective - former)
     assert diff.price >= -1e-6
     json.dumps(steered.to_dict(), allow_nan=False)
@@ -328,7 +329,7 @@ def test_the_bound_of_the_run_proves_a_steering_that_changes_nothing() -> None:
     assert steered.assignment.termination is Termination.OPTIMAL
     assert not steered.diff.classes
     assert steered.diff.price == pytest.approx(0.0)
-    assert steered.diff.after.bias - steered.diff.before.bias == pytest.approx(1.0)
+    assert steered.diff.objective - steered.diff.before.total == pytest.approx(1.0)
 
 
 def test_the_difference_as_text(solved: tuple[AssignmentProblem, Assignment]) -> None:
@@ -337,7 +338,7 @@ def test_the_difference_as_text(solved: tuple[AssignmentProblem, Assignment]) ->
     text = steered.table({most: "red crown"})
     assert f"features out  red crown ({most}) in" in text
     assert f"classes       {len(steered.diff.classes)} of 6 change" in text
-    assert f"{steered.diff.bound:.3f}, gap" in text
+    assert f"of at most {steered.diff.bound:.3f} with what was asked for, gap" in text
     assert "and 1 more" in steered.diff.table(most=len(steered.diff.classes) - 1)
     assert repr(steered).startswith(f"Steered({{'ban': [{most}]}})\nsolved        by ")
 

@@ -18,7 +18,7 @@ export function progressText({ state, elapsed, progress }) {
 export function summary({ diff }) {
   const share = diff.objective_before ? ` (${((100 * diff.price) / Math.abs(diff.objective_before)).toFixed(2)} %)` : "";
   return [
-    `Price: ${number(diff.price)}${share} of the former objective, ${number(diff.objective_before)} → ${number(diff.objective_after)}.`,
+    `Price: ${number(diff.price)}${share}, ${number(diff.objective_before)} → ${number(diff.objective_after)}.`,
     `Out: ${listed(diff.features_out) || "none"}.`,
     `In: ${listed(diff.features_in) || "none"}.`,
     `${diff.classes.length} of ${plural(diff.n_classes, "class changes", "classes change")}.`,
@@ -32,7 +32,8 @@ export function details(result) {
   const head = (text) => make("th", { textContent: text, className: "number", scope: "col" });
   const row = (name, before, after) =>
     make("tr", {}, make("th", { textContent: name, scope: "row" }), cell(number(before)), cell(number(after)));
-  const proof = diff.bound === null ? "no bound" : `bound ${number(diff.bound)}, gap ${(100 * diff.gap).toFixed(2)} %`;
+  const proof = diff.bound === null ? "no bound"
+    : `${number(diff.objective_changed)} of at most ${number(diff.bound)} with what was asked for, gap ${(100 * diff.gap).toFixed(2)} %`;
   return [
     make("table", {}, make("tbody", {},
       make("tr", {}, make("td"), head("before"), head("after")),

@@ -8,6 +8,9 @@ import {
 import { askForName } from "./naming.js";
 import { details, progressText, summary } from "./outcome.js";
 
+// In units of the objective, for each feature: much more than one feature gains against another.
+const STAY = 1;
+
 const LISTS = { ban: "banned", require: "required" };
 
 // -- the frame --------------------------------------------------------------------------------------------------
@@ -75,12 +78,13 @@ page.draw = () => {
       items.map((item) => chip("ban", `not in ${name}: ${shown(item)}`, () => toggleForbidden(name, item)))),
   ];
   const others = Object.entries(rest)
-    .filter(([list, value]) => !(list in LISTS) && (typeof value !== "object" || Object.keys(value).length))
+    .filter(([list, value]) => !(list in LISTS) && list !== "stay" && (typeof value !== "object" || Object.keys(value).length))
     .map(([list]) => list);
   if (others.length) chips.push(`Also: ${others.join(", ")}.`);
   at("wanted").replaceChildren(...(chips.length ? chips : ["Nothing is to change. Ban or require a feature of the report to see what that costs."]));
+  at("stay").checked = (rest.stay || 0) > 0;
   at("save").disabled = JSON.stringify(draft.steering) === JSON.stringify(draft.saved);
-  at("clear").disabled = !chips.length;
+  at("clear").disabled = !Object.keys(draft.steering).length;
   tellFrame();
 };
 
@@ -155,6 +159,11 @@ at("save").onclick = save;
 at("reload").onclick = reload;
 at("restore").onclick = restore;
 at("stop").onclick = stop;
+at("stay").onchange = ({ target }) => {
+  if (target.checked) draft.steering.stay = STAY;
+  else delete draft.steering.stay;
+  changed();
+};
 at("clear").onclick = () => {
   draft.steering = {};
   changed();
