@@ -248,7 +248,8 @@ def _name(arguments: argparse.Namespace) -> None:
     if arguments.names is None:
         print(names_table(kept, feature_names(folder)), end="")
         return
-    names = read_names(arguments.names, kept)
+    told = {**feature_names(folder), **read_names(arguments.names, kept)}  # what the table leaves out keeps its name
+    names = {number: name for number, name in told.items() if name}
     print(f"{write_names(folder, names)}: {len(names)} of {len(kept)} features have names")
 
 

@@ -84,17 +84,17 @@ def read_names(path: str | os.PathLike[str], kept: Collection[int]) -> dict[int,
     """Read a table of names that somebody wrote.
 
     Args:
-        path: A CSV file with the columns `feature` and `name`; rows without a name are passed over.
+        path: A CSV file with the columns `feature` and `name`.
         kept: The features that may be named.
 
     Returns:
-        Names by feature.
+        Names by feature; the empty text where a row has none.
 
     Raises:
         InvalidInputError: The file cannot be read, or a row is malformed, names a feature that is not kept, or gives a
             name or a feature for the second time; says which row.
     """
-    names = _read(Path(path))
+    names = _read(Path(path), blanks=True)
     foreign = sorted(set(names) - set(kept))
     if foreign:
         raise InvalidInputError(
@@ -147,7 +147,7 @@ def write_names(folder: RunFolder, names: Mapping[int, str]) -> Path:
     return folder.write_csv(NAMES, COLUMNS, sorted(checked.items()))
 
 
-def _read(path: Path) -> dict[int, str]:
+def _read(path: Path, *, blanks: bool = False) -> dict[int, str]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
@@ -164,12 +164,15 @@ def _read(path: Path) -> dict[int, str]:
     names: dict[int, str] = {}
     for row in rows:
         number, name = (row["feature"] or "").strip(), (row["name"] or "").strip()
-        if not name:
+        if not name and not (blanks and number):
             continue
         where = f"{path.name}, line {rows.line_num}"
         if not number.isdecimal():
             raise InvalidInputError(f"{where}: the feature must be its number. Got {number!r}.")
-        _add(names, int(number), name, where)
+        if name:
+            _add(names, int(number), name, where)
+        else:
+            names.setdefault(int(number), "")
     return names
 
 

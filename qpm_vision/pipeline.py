@@ -108,7 +108,7 @@ def _run(config: RunConfig, place: RunFolder, data: ImageData | None, report: Re
     begun = place.has_run and place.is_begun
     if begun:
         refuse_changed_config(place, config)
-        if redo is None and len(place.stages()) == len(STAGES):
+        if redo is None and len(place.stages()) == len(STAGES) and config.data == place.config()["data"]:
             report.message(f"{place.path}: already finished")
             return place
     else:

@@ -38,11 +38,12 @@ def test_names_are_kept_beside_the_run(finished: RunFolder, tmp_path: Path) -> N
     assert feature_names(finished) == {}
     table = _table(tmp_path, f"\ufefffeature,name,note\n{kept[2]}, red crown ,x\n{kept[0]},\n{kept[1]},부리\n")
     names = read_names(table, kept)
-    assert names == {kept[2]: "red crown", kept[1]: "부리"}
-    write_names(finished, names)
-    assert feature_names(finished) == names
-    again = _table(tmp_path, names_table(kept, names))
-    assert read_names(again, kept) == names
+    assert names == {kept[2]: "red crown", kept[0]: "", kept[1]: "부리"}
+    named = {number: name for number, name in names.items() if name}
+    write_names(finished, named)
+    assert feature_names(finished) == named
+    again = _table(tmp_path, names_table(kept, named))
+    assert read_names(again, kept) == {number: named.get(number, "") for number in kept}
 
 
 @pytest.mark.parametrize(
@@ -112,5 +113,10 @@ def test_the_command_gives_and_shows_names(
     assert "1 of 4 features have names" in capsys.readouterr().out
     assert cli.main(["name", str(finished.path)]) == 0
     assert f"\n{kept[3]},tail\n" in capsys.readouterr().out
+    other = _table(tmp_path, f"feature,name\n{kept[0]},crown\n")
+    assert cli.main(["name", str(finished.path), str(other)]) == 0
+    assert feature_names(finished) == {kept[3]: "tail", kept[0]: "crown"}  # what a table leaves out keeps its name
+    assert cli.main(["name", str(finished.path), str(_table(tmp_path, f"feature,name\n{kept[3]},\n"))]) == 0
+    assert feature_names(finished) == {kept[0]: "crown"}
     assert cli.main(["name", str(finished.path), "nowhere.csv"]) == 2
     assert "Cannot read" in capsys.readouterr().err

@@ -174,6 +174,16 @@ def test_a_finished_run_does_nothing_more(copy: RunFolder, monkeypatch: pytest.M
     assert changed <= {".lock"}
 
 
+def test_a_finished_run_is_not_taken_for_one_of_other_data(tmp_path: Path) -> None:
+    place = run(tiny_config(data=str(_folder_of_images(tmp_path / "first"))), tmp_path / "run")
+    other = _folder_of_images(tmp_path / "other")
+    next(other.rglob("*.png")).unlink()
+    with pytest.raises(InvalidInputError, match="have changed"):
+        run(tiny_config(data=str(other)), place.path)
+    with pytest.raises(InvalidInputError, match="nonsense"):
+        run(tiny_config(data="nonsense"), place.path)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_interrupted_run_continues_behind_the_last_finished_stage(
     copy: RunFolder, monkeypatch: pytest.MonkeyPatch, stage: str
