@@ -43,8 +43,9 @@ class Exported:
 
     Attributes:
         path: The graph.
-        sidecar: What is needed to use it, JSON: class names, preprocessing, which features were selected, their
-            weights, means and deviations, input, outputs, versions, and how well the graph agrees with the model.
+        sidecar: What is needed to use it, JSON: class names, preprocessing, also in words, which features were
+            selected, their weights, means and deviations, input, outputs, versions, and how well the graph agrees with
+            the model.
         difference: Largest absolute difference of logits and features between the file and the model.
         batch_sizes: Sizes of the random batches that were compared.
     """
@@ -201,6 +202,7 @@ def _described(predictor: Predictor, graph: str, difference: float) -> dict[str,
         "backbone": model.backbone.name,
         "class_names": list(predictor.class_names),
         "preprocessing": predictor.preprocessing.to_dict(),
+        "preparation": predictor.preprocessing.steps(),
         "selected": model.selected.tolist(),
         "feature_names": {str(number): name for number, name in predictor.feature_names.items()},
         "weights": model.weight.int().tolist(),

@@ -113,6 +113,19 @@ class Preprocessing:
         )
         return left, upper, right, lower
 
+    def steps(self) -> list[str]:
+        """What is done to an image, in words that are exact enough to do it without this package."""
+        short, size = _short_side(self), self.size
+        middle = f"left = round((width - {size}) / 2) and upper = round((height - {size}) / 2)"
+        return [
+            "Turn the image as its EXIF orientation says. Make it RGB of 8 bits, transparent places white.",
+            f"Resize it so that the short side has {short} pixels, the long one floor({short} * long / short).",
+            f"Use the {self.interpolation} resampling of Pillow; leave the image as it is where it has that size.",
+            f"Cut out {size} x {size} pixels from {middle} on, a half rounded to the even number.",
+            "Turn pixels p from 0 to 255 into (p / 255 - mean) / std, channel by channel, as float32.",
+            f"Put channels first, and images into batches: (batch, 3, {size}, {size}).",
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
@@ -167,9 +180,13 @@ def _resized(image: Image.Image, settings: Preprocessing) -> Image.Image:
     return image.crop((left, top, left + settings.size, top + settings.size))
 
 
+def _short_side(settings: Preprocessing) -> int:
+    return max(settings.size, round(settings.size / settings.crop))
+
+
 def _placed(image_size: tuple[int, int], settings: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
     """Width and height that an image is resized to, and the left and upper edge of what is cut out then."""
-    short = max(settings.size, round(settings.size / settings.crop))
+    short = _short_side(settings)
     width, height = image_size
     scaled = (
         (short, max(short, short * height // width))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import shutil
 import sys
 import zipfile
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import qpm_vision.export as export
@@ -93,6 +95,24 @@ def test_the_sidecar_is_enough_to_use_the_graph(predictor: Predictor, program: E
     assert normalised[first.column] == pytest.approx(first.contribution, abs=1e-5)
     assert sidecar["full_strength"] == predictor.statistics["full_strength"].tolist()
     assert set(sidecar["version"]) == {"qpm", "torch"}
+
+
+def test_images_can_be_prepared_as_the_sidecar_says(program: Exported, predictor: Predictor) -> None:
+    """Its steps, followed with Pillow and NumPy alone, for an image that is resized and cut."""
+    sidecar = json.loads(program.sidecar.read_text(encoding="utf-8"))
+    values, steps = sidecar["preprocessing"], sidecar["preparation"]
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (43, 77, 3), dtype=np.uint8))
+    size = values["size"]
+    assert f"short side has {size} pixels" in steps[1]
+    assert f"{values['interpolation']} resampling" in steps[2]
+    resized = image.resize(
+        (math.floor(size * 77 / 43), size), getattr(Image.Resampling, values["interpolation"].upper())
+    )
+    left = round((resized.width - size) / 2)
+    pixels = np.asarray(resized.crop((left, 0, left + size, size)), dtype=np.float32)
+    prepared = ((pixels / 255 - values["mean"]) / values["std"]).transpose(2, 0, 1)
+    np.testing.assert_allclose(predictor.preprocessing.transform()(image), prepared, atol=1e-5)
 
 
 def test_no_example_and_no_temporary_name_are_in_a_program(program: Exported) -> None:
