@@ -121,6 +121,12 @@ def _run(config: RunConfig, place: RunFolder, data: ImageData | None, report: Re
     wait()  # until every process has seen the folder as it was
     with _begin(place, config, images, identity, redo) if is_main() else nullcontext(), report:
         report.message(_described(images))
+        useful = len(images.class_names) * config.n_per_class
+        if config.n_select > useful:
+            report.message(
+                f"note: {len(images.class_names)} classes of {config.n_per_class} features each use {useful} of the "
+                f"{config.n_select} features at most; fewer (--n-select) are found faster, and are shared by classes"
+            )
         finished = from_main(place.stages())
         if (place.path / NAMES).exists() and "fine-tuning" not in finished:
             report.message(f"note: {NAMES} was written for features as they were; see whether they still fit")

@@ -46,7 +46,7 @@ class Verdict:
     """Whether heat maps can be trusted.
 
     Attributes:
-        sentence: The verdict.
+        sentence: The verdict, and whether knowing the middle of images would do as well.
         remarks: What puts it into perspective, as sentences.
         rule: How it was come to.
         deletion: For each method whether it is better than random regions at deletion; None where too few images tell.
@@ -72,10 +72,9 @@ def judge(found: Faithfulness) -> Verdict:
     feature_deletion = beats_random(found.feature_deletion)
     heat, peer = ((deletion.get(name), insertion.get(name)) for name in ("features", "grad-cam"))
     return Verdict(
-        sentence=_SENTENCES.get(heat, _UNKNOWN),
+        sentence=" ".join([_SENTENCES.get(heat, _UNKNOWN), *_on_the_middle(found)]),
         remarks=[
             *_on_the_peer(heat, peer),
-            *_on_the_middle(found),
             *_on_a_feature(feature_deletion.get("feature")),
             *_on_reach(found),
         ],

@@ -485,3 +485,17 @@ def test_what_deserves_a_second_look_is_said(tmp_path: Path, monkeypatch: pytest
     text = "\n".join(messages)
     assert "the maps have 4 × 4 places only" in text
     assert "fine-tuning lowered the test accuracy from 100.0%" in text
+    assert "features at most" not in text
+
+
+def test_features_that_cannot_be_used_are_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+
+    class Listener(SilentReporter):
+        def message(self, text: str) -> None:
+            messages.append(text)
+
+    monkeypatch.setattr(pipeline, "STAGES", ())
+    monkeypatch.setattr(pipeline, "_note_times", lambda _: None)
+    run(tiny_config(n_select=6, n_per_class=1), tmp_path / "run", data=tiny_data(), reporter=Listener())
+    assert any("4 classes of 1 features each use 4 of the 6 features at most" in text for text in messages)

@@ -168,7 +168,7 @@ def test_a_feature_is_forbidden_for_a_class(tabs: Tabs, folder: RunFolder, repor
     page = tabs.open("/report", "#classes")
     _report(page).locator(".card a", has_text=entry.name).last.click()
     expect(_report(page).locator("main h1")).to_have_text(entry.name)
-    button = _report(page).get_by_label("Not for this class:").get_by_role("button", name=f"feature {number}")
+    button = _report(page).get_by_label("Forbid for this class:").get_by_role("button", name=f"feature {number}")
     button.click()
     expect(button).to_have_attribute("aria-pressed", "true")
     diff = propose_steering(folder, Steering(forbid={entry.name: (number,)})).diff

@@ -40,8 +40,8 @@
 
   function ofClass(index) {
     const { name, features: columns } = classes[index];
-    const group = labelled("Not for this class:");
-    group.append("Not for this class: ");
+    const group = labelled("Forbid for this class:");
+    group.append("Forbid for this class: ");
     for (const { number: feature, name: called } of columns.map((column) => features[column])) {
       const element = button(called || `feature ${feature}`, () => say({ what: "forbid", name, feature }));
       Object.assign(element.dataset, { forbid: feature, class: name });
