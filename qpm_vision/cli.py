@@ -467,8 +467,13 @@ def _is_installed(solver: str) -> bool:
 
 
 def _print_run(folder: RunFolder) -> None:
+    from qpm_vision.steered_run import told_origin
+
     config = folder.config()
     print(json.dumps(config, indent=2, ensure_ascii=False))
+    origin = told_origin(folder)
+    if origin is not None:
+        print(f"\nsteered from {origin}")
     stages = folder.stages()
     print("\nstages:")
     for stage, record in stages.items():

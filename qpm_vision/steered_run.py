@@ -26,7 +26,7 @@ from qpm_vision.pipeline import run
 from qpm_vision.run_folder import STEERING, RunFolder, RunFolderError
 from qpm_vision.steering import Steered, Steering, solve_steered
 
-__all__ = ["SOLVE_SECONDS", "propose_steering", "steer_run"]
+__all__ = ["SOLVE_SECONDS", "propose_steering", "steer_run", "told_origin"]
 
 SOLVE_SECONDS = 20.0
 """Time limit of the solver where none is given."""
@@ -166,6 +166,30 @@ def _refuse_used(place: RunFolder, parent: RunFolder) -> None:
         )
 
 
+def told_origin(folder: RunFolder) -> str | None:
+    """Which run a run comes from, what was asked for and what that cost, as a line; None where it was not steered.
+
+    Raises:
+        RunFolderError: What is said about it is damaged.
+    """
+    if not folder.is_steered:
+        return None
+    known = folder.read_json(STEERING)
+    try:
+        asked = Steering.from_dict(known["steering"]).to_yaml().strip()
+        return (
+            f"{Path(known['parent']['path']).name}; {'; '.join(asked.splitlines())}; price {known['diff']['price']:.3f}"
+        )
+    except (KeyError, TypeError, ValueError, InvalidInputError) as error:
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: RunFolder, error: Exception) -> RunFolderError:
+    return RunFolderError(
+        f"The file {str(folder.path / STEERING)!r} is damaged ({error}). Steer again into a new folder."
+    )
+
+
 def _refuse_other_steering(place: RunFolder, parent: RunFolder, steering: Steering) -> None:
     """Raise where a steered run was begun from another run or with another steering."""
     known = place.read_json(STEERING)
@@ -174,9 +198,7 @@ def _refuse_other_steering(place: RunFolder, parent: RunFolder, steering: Steeri
         same = origin["path"] == _absolute(parent)
         digests = {name: origin[name] for name in _IDENTIFYING}
     except (KeyError, TypeError, InvalidInputError) as error:
-        raise RunFolderError(
-            f"The file {str(place.path / STEERING)!r} is damaged ({error}). Steer again into a new folder."
-        ) from error
+        raise _damaged(place, error) from error
     if parent.has_run:
         same = all(parent.digest(name) == digest for name, digest in digests.items())
     problem = read_problem(place)

@@ -51,6 +51,7 @@ class Material:
     Attributes:
         config: Of the run.
         identity: Contents of `data.json`.
+        origin: Which run it was steered from, and how; None: from none.
         scores: Contents of `metrics.json`.
         threshold: Contents of `threshold.json`.
         problem: What was solved.
@@ -72,6 +73,7 @@ class Material:
 
     config: RunConfig
     identity: dict[str, Any]
+    origin: str | None
     scores: dict[str, Any]
     threshold: dict[str, Any]
     problem: AssignmentProblem
@@ -117,7 +119,7 @@ def assemble(material: Material) -> Report:
         n_pictured=len(material.pictured),
         accuracy={name: material.scores[name]["accuracy_test"] for name in ("dense", "qpm")},
         metrics=metrics(material.scores),
-        protocol=protocol(material.config, material.identity, material.preprocessing),
+        protocol=protocol(material.config, material.identity, material.preprocessing, material.origin),
         classes=classes,
         features=features,
         images=_images(material),

@@ -22,6 +22,7 @@ from qpm_vision.report.pictures import take_pictures
 from qpm_vision.report.selection import amounts, select_images
 from qpm_vision.report.sight import Sight, evenly_spread, look
 from qpm_vision.run_folder import RunFolder
+from qpm_vision.steered_run import told_origin
 
 __all__ = ["SPLITS", "gather_report"]
 
@@ -94,6 +95,7 @@ def gather_report(
         Material(
             config=config,
             identity=folder.read_json("data.json"),
+            origin=told_origin(folder),
             scores=folder.read_json("metrics.json"),
             threshold=folder.read_json("threshold.json"),
             problem=problem,

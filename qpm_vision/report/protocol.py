@@ -43,13 +43,16 @@ def metrics(scores: dict[str, Any]) -> list[Metric]:
     ]
 
 
-def protocol(config: RunConfig, identity: dict[str, Any], preprocessing: Preprocessing) -> list[tuple[str, str]]:
+def protocol(
+    config: RunConfig, identity: dict[str, Any], preprocessing: Preprocessing, origin: str | None
+) -> list[tuple[str, str]]:
     """What was done, as (what, how).
 
     Args:
         config: Of the run.
         identity: The contents of a run's `data.json`.
         preprocessing: Of the models.
+        origin: Which run it was steered from, and how; None: from none.
     """
     size = preprocessing.size
     crop = "" if preprocessing.crop == 1 else f", the central {preprocessing.crop:.1%} of the short side"
@@ -66,6 +69,7 @@ def protocol(config: RunConfig, identity: dict[str, Any], preprocessing: Preproc
         ("Dense model", _described(config.dense.for_images(identity["n_train"]))),
         ("Fine-tuning", _described(config.fine_tuning.for_images(identity["n_train"]))),
         ("Features", f"{config.n_select} kept, {config.n_per_class} for each class"),
+        *([] if origin is None else [("Steered from", origin)]),
         ("Precision", config.precision),
         ("Seed", str(config.seed)),
     ]

@@ -19,8 +19,9 @@ from qpm_vision import cli
 from qpm_vision.checkpoint import load_checkpoint
 from qpm_vision.feature_names import all_names
 from qpm_vision.model import QPMClassifier
+from qpm_vision.report import gather_report
 from qpm_vision.run_folder import STAGES, STEERING, RunFolder, RunFolderError
-from qpm_vision.steered_run import propose_steering, steer_run
+from qpm_vision.steered_run import propose_steering, steer_run, told_origin
 from qpm_vision.steering import Steered, Steering
 from tests.vision.tiny import tiny_config, tiny_data
 
@@ -78,6 +79,9 @@ def test_a_steered_run_is_finished_stands_alone_and_says_where_it_comes_from(par
     assert record["diff"] == seen[0].diff.to_dict()
     assert banned in [row["feature"] for row in record["diff"]["features_out"]]
     assert (child.path / "dense.safetensors").samefile(parent.path / "dense.safetensors")
+    origin = f"{parent.path.name}; ban: [{banned}]; price {record['diff']['price']:.3f}"
+    assert (told_origin(child), told_origin(parent)) == (origin, None)
+    assert ("Steered from", origin) in gather_report(child, data=tiny_data(), device="cpu").protocol
 
     shutil.rmtree(parent.path)
     model, _, _ = load_checkpoint(child.path / "qpm.safetensors")

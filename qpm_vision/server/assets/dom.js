@@ -33,7 +33,7 @@ export async function ask(method, path, body) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Refusal("The server does not answer. Start `qpm-vision serve` again; what was entered is kept.", 0);
+    throw new Refusal("The server does not answer. Start `qpm-vision serve` again, and open the address that it prints; what was entered is kept.", 0);
   }
   const data = await answer.json();
   if (!answer.ok) throw new Refusal(data.error, answer.status);
