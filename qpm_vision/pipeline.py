@@ -239,7 +239,7 @@ def _dense(work: Work) -> None:
         )
     if not work.config.dense.epochs:
         load_head(model.head, work.config.backbone, work.config.weights)
-    _train(work, "dense", model, preprocessing, work.config.dense)
+    _train(work, "dense", "dense", model, preprocessing, work.config.dense)
 
 
 def _statistics(work: Work) -> None:
@@ -304,7 +304,7 @@ def _assignment(work: Work) -> None:
 
 def _fine_tuning(work: Work) -> None:
     model, preprocessing = _untuned(work)
-    _train(work, "fine-tuning", model, preprocessing, work.config.fine_tuning)
+    _train(work, "fine-tuning", "qpm", model, preprocessing, work.config.fine_tuning)
 
 
 def _evaluation(work: Work) -> None:
@@ -372,21 +372,15 @@ _STAGES: dict[str, Callable[[Work], None]] = {
 _BY_ALL = frozenset({"dense", "statistics", "fine-tuning", "evaluation"})
 """Stages in which all processes of a run work; in the others they wait for the first one."""
 
-_FILES = {"dense": "dense", "fine-tuning": "qpm"}
-"""What the models of stages are called."""
-
-_MODELS: dict[str, tuple[str, type[Any]]] = {
-    "dense": ("dense.safetensors", DenseClassifier),
-    "qpm": ("qpm.safetensors", QPMClassifier),
-}
+_MODELS: dict[str, type[Any]] = {"dense": DenseClassifier, "qpm": QPMClassifier}
+"""Models of a run by the name of their file, which ends in .safetensors."""
 
 
 # -- what stages share ---------------------------------------------------------------------------------------------
 
 
 def _scores(work: Work, name: str, size: int | None = None) -> Scores:
-    file, kind = _MODELS[name]
-    model, preprocessing = work.load(file, kind)
+    model, preprocessing = work.load(f"{name}.safetensors", _MODELS[name])
     if size is not None:
         require_preprocessing(preprocessing, dataclasses.replace(preprocessing, size=size))
     return work.score(name, model, preprocessing)
@@ -404,9 +398,16 @@ def _untuned(work: Work) -> tuple[QPMClassifier, Preprocessing]:
     return work.prepared(model), preprocessing
 
 
-def _train(work: Work, stage: str, model: Classifier, preprocessing: Preprocessing, settings: TrainingSettings) -> None:
-    """Train the model of a stage and write it, with that of the last epoch where validation chose another one."""
-    folder, file = work.folder, f"{_FILES[stage]}.safetensors"
+def _train(
+    work: Work,
+    stage: str,
+    name: str,
+    model: Classifier,
+    preprocessing: Preprocessing,
+    settings: TrainingSettings,
+) -> None:
+    """Train the model of a stage and write it by its name, with that of the last epoch where another one was chosen."""
+    folder = work.folder
     epochs = settings.for_images(len(work.data.train)).epochs
 
     def note(history: list[dict[str, Any]], trained: Classifier) -> None:
@@ -416,7 +417,7 @@ def _train(work: Work, stage: str, model: Classifier, preprocessing: Preprocessi
         log(history[-1])
         if len(history) == epochs:
             held_out = [row.get("validation_accuracy", 0.0) for row in history]
-            last = folder.path / f"{_FILES[stage]}-last.safetensors"
+            last = folder.path / f"{name}-last.safetensors"
             if held_out[-1] < max(held_out):
                 work.save(last, trained, preprocessing)
             else:
@@ -426,7 +427,7 @@ def _train(work: Work, stage: str, model: Classifier, preprocessing: Preprocessi
         with epoch_log(folder.path / "tensorboard" / stage, wanted=work.config.tensorboard and is_main()) as log:
             work.train(stage, model, preprocessing, settings, state=folder.training_state(stage), on_epoch=note)
     if is_main():
-        work.save(folder.path / file, model, preprocessing)
+        work.save(folder.path / f"{name}.safetensors", model, preprocessing)
         folder.training_state(stage).unlink(missing_ok=True)  # not needed any more
 
 

@@ -472,30 +472,30 @@ def test_few_images_get_more_epochs() -> None:
     assert settings.for_images(144).least_steps == 0
 
 
+class Listener(SilentReporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
 def test_what_deserves_a_second_look_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    messages: list[str] = []
-
-    class Listener(SilentReporter):
-        def message(self, text: str) -> None:
-            messages.append(text)
-
+    listener = Listener()
     monkeypatch.setattr(pipeline, "accuracy", lambda *_: 1.0)
     monkeypatch.setattr(pipeline, "_COARSE", 5)
-    run(tiny_config(), tmp_path / "run", data=tiny_data(), reporter=Listener())
-    text = "\n".join(messages)
+    run(tiny_config(), tmp_path / "run", data=tiny_data(), reporter=listener)
+    text = "\n".join(listener.messages)
     assert "the maps have 4 × 4 places only" in text
     assert "fine-tuning lowered the test accuracy from 100.0%" in text
     assert "features at most" not in text
 
 
 def test_features_that_cannot_be_used_are_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    messages: list[str] = []
-
-    class Listener(SilentReporter):
-        def message(self, text: str) -> None:
-            messages.append(text)
-
+    listener = Listener()
     monkeypatch.setattr(pipeline, "STAGES", ())
     monkeypatch.setattr(pipeline, "_note_times", lambda _: None)
-    run(tiny_config(n_select=6, n_per_class=1), tmp_path / "run", data=tiny_data(), reporter=Listener())
-    assert any("4 classes of 1 features each use 4 of the 6 features at most" in text for text in messages)
+    run(tiny_config(n_select=6, n_per_class=1), tmp_path / "run", data=tiny_data(), reporter=listener)
+    assert any("4 classes of 1 features each use 4 of the 6 features at most" in text for text in listener.messages)
