@@ -55,7 +55,7 @@ def build_local_efficientnet_lite0(*, pretrained: bool = True) -> Backbone:
 
     Maps of stride 16, as with `build_efficientnet_lite0(stride=16)`, each place of which depends on what lies there and
     little else: the layers left out see most of a small image from every place. Heat maps then say where a feature is,
-    at the price of some accuracy, and the network is a third of the work.
+    at the price of some accuracy.
 
     Args:
         pretrained: As for `build_efficientnet_lite0`.
