@@ -1,6 +1,7 @@
 """What explaining costs: extraction against the bare forward pass, training steps with and without the diversity loss.
 
-    python -m benchmarks.vision [--backbone NAME --size 224 --batch 32 --batches 8 --classes 200 --device cpu]
+    python -m benchmarks.vision [--backbone NAME --size 224 --batch 32 --batches 8 --classes 200 --device cpu
+                                 --precision bfloat16 --compile]
 
 Every pair is measured in turns on the same batches, so that a noisy machine disturbs both alike; the medians of both
 and of the ratio within a turn are printed. The last pair is a training step of the whole backbone, and one with a
@@ -21,6 +22,7 @@ from torch import Tensor
 from qpm_vision import DenseClassifier, FeatureStatistics, Locality, backbone_names, build_backbone
 from qpm_vision import feature_diversity_loss as diversity
 from qpm_vision.backbones import Backbone, adapter_alone, frozen_part
+from qpm_vision.config import PRECISIONS
 
 _WARM_UP = 2
 _BETA = 0.196
@@ -36,10 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--classes", type=int, default=200)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the backbone")
+    parser.add_argument("--compile", action="store_true", help="let PyTorch compile the backbone")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"{options.backbone}, {options.batch} images of {options.size} pixels, {device.type} ({name})")
+    how = options.precision + (", compiled" if options.compile else "")
+    print(f"{options.backbone}, {options.batch} images of {options.size} pixels, {how}, {device.type} ({name})")
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(options.batch, 3, options.size, options.size, generator=generator).to(device)
     labels = torch.randint(0, options.classes, (options.batch,), generator=generator).to(device)
@@ -54,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _extraction(options: argparse.Namespace, images: Tensor, labels: Tensor) -> tuple[float, float, float]:
-    backbone = build_backbone(options.backbone, weights="random").eval().to(images.device)
+    backbone = _prepared(build_backbone(options.backbone, weights="random"), options).eval().to(images.device)
     n_features = backbone.n_features
     statistics, locality = FeatureStatistics(options.classes, n_features), Locality(n_features)
 
@@ -87,10 +92,17 @@ def _frozen_training(options: argparse.Namespace, images: Tensor, labels: Tensor
     return _in_turns(lambda: whole(_BETA), lambda: alone(_BETA), options.batches, images.device)
 
 
+def _prepared(backbone: Backbone, options: argparse.Namespace) -> Backbone:
+    backbone.precision = getattr(torch, options.precision)
+    if options.compile:
+        backbone.module.compile()
+    return backbone
+
+
 def _stepper(
     backbone: Backbone, options: argparse.Namespace, inputs: Tensor, labels: Tensor
 ) -> Callable[[float], None]:
-    model = DenseClassifier(backbone, options.classes).train().to(inputs.device)
+    model = DenseClassifier(_prepared(backbone, options), options.classes).train().to(inputs.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
 
     def step(beta: float) -> None:

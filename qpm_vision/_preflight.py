@@ -13,6 +13,7 @@ from qpm_vision._epoch_log import require_epoch_log
 from qpm_vision.backbones import build_backbone, load_head
 from qpm_vision.config import RunConfig, differences
 from qpm_vision.data import ImageData
+from qpm_vision.distributed import has_gpu, local_rank
 from qpm_vision.run_folder import STAGES, RunFolder
 
 __all__ = [
@@ -141,6 +142,12 @@ def pick_device(name: str) -> torch.device:
     Raises:
         InvalidInputError: There is no such device.
     """
+    if name in ("auto", "cuda") and torch.cuda.is_available() and not has_gpu():
+        raise InvalidInputError(
+            f"The 'device' parameter must leave a GPU to each of the processes that work on this machine. Got {name!r} "
+            f"for process {local_rank() + 1} on a machine with {torch.cuda.device_count()} GPUs; start as many "
+            "processes as there are GPUs, or give 'cpu'."
+        )
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -31,7 +31,7 @@ from qpm_vision._preflight import pick_device
 from qpm_vision._progress import Reporter
 from qpm_vision.backbones import Backbone, adapter_alone, build_backbone, frozen_part, with_frozen
 from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
-from qpm_vision.config import RunConfig
+from qpm_vision.config import MOST_WORKERS, RunConfig
 from qpm_vision.data import ImageData, ImageSet, make_loader
 from qpm_vision.distributed import share, world_size
 from qpm_vision.evaluation import Scores, evaluate
@@ -151,6 +151,16 @@ class Work:
         _log.info("computing on %s", device)
         return device
 
+    @property
+    def workers(self) -> int:
+        """Processes that load images."""
+        if self.config.workers is not None:
+            return self.config.workers
+        # A processor is busy computing; beside a GPU it is idle, and a GPU waits for a single loading process.
+        if self.device.type != "cuda":
+            return 0
+        return min(MOST_WORKERS, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
     def untrained(self) -> tuple[Backbone, Preprocessing]:
         """The backbone that the run begins with, and the preprocessing of its images."""
         torch.manual_seed(self.config.seed)
@@ -186,7 +196,7 @@ class Work:
             report=self.report,
             device=self.device,
             batch_size=self.config.dense.batch_size,
-            workers=self.config.workers,
+            workers=self.workers,
         )
         self.frozen = frozen
 
@@ -249,7 +259,7 @@ class Work:
             images,
             preprocessing.transform(),
             batch_size=self.config.dense.batch_size,
-            workers=self.config.workers,
+            workers=self.workers,
         )
         return loader
 
@@ -327,7 +337,7 @@ class Work:
                 preprocessing=preprocessing,
                 device=self.device,
                 seed=self.config.seed if seed is None else seed,
-                workers=self.config.workers,
+                workers=self.workers,
                 micro_batch=self.config.micro_batch,
                 validation=self.data.validation,
                 state=state,

@@ -697,7 +697,11 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     _redo(training)
     machine = parser.add_argument_group("machine (several GPUs: torchrun --nproc-per-node N -m qpm_vision train …)")
     machine.add_argument("--device", help="cpu, cuda, … (default: what is there)")
-    machine.add_argument("--workers", type=int, help="processes that load images (default: 0)")
+    machine.add_argument(
+        "--workers",
+        type=int,
+        help="processes that load images (default: one for each core beside a GPU, else none)",
+    )
     machine.add_argument("--precision", help="of the backbone: float32 (default) or bfloat16")
     machine.add_argument("--micro-batch", type=int, help="most images to train on at once, if memory is short")
     machine.add_argument("--compile", action="store_const", const=True, help="let PyTorch compile the backbone")

@@ -22,6 +22,9 @@ That the images are the same is seen from the images.
 """
 
 PRECISIONS = ("float32", "bfloat16")
+
+MOST_WORKERS = 16
+"""Processes that load images for one GPU where nobody says how many; more rarely feed it faster."""
 """In what the backbone computes. Weights, sums and heads are float32 at least in any case."""
 
 _STAGES = ("dense", "fine_tuning")
@@ -55,7 +58,8 @@ class RunConfig:
         precision: One of `PRECISIONS`.
         micro_batch: Most images that a process trains on at once, where a batch does not fit into memory.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", …
-        workers: Processes that load images; 0: none but this one.
+        workers: Processes that load images; 0: none but this one. None: as many as there are cores for them, up to
+            `MOST_WORKERS`, where a GPU computes, else none.
         compile: Whether PyTorch compiles the backbone, which takes minutes and pays on a GPU.
         tensorboard: Whether the epochs are also written for TensorBoard.
 
@@ -86,7 +90,7 @@ class RunConfig:
     precision: str = "float32"
     micro_batch: int | None = None
     device: str = "auto"
-    workers: int = 0
+    workers: int | None = None
     compile: bool = False
     tensorboard: bool = False
 
@@ -95,7 +99,7 @@ class RunConfig:
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise _wrong(name, "a text that is not empty", value)
-        for name, least in (("n_select", 1), ("n_per_class", 1), ("seed", 0), ("workers", 0)):
+        for name, least in (("n_select", 1), ("n_per_class", 1), ("seed", 0)):
             _require_integer(name, getattr(self, name), least)
         if self.weights is not None and (not isinstance(self.weights, str) or not self.weights):
             raise _wrong("weights", "a path, 'random' or None", self.weights)
@@ -105,6 +109,8 @@ class RunConfig:
             _require_integer("adapter", self.adapter, 1)
         if self.micro_batch is not None:
             _require_integer("micro_batch", self.micro_batch, 2)
+        if self.workers is not None:
+            _require_integer("workers", self.workers, 0)
         for name in ("compile", "tensorboard"):
             if not isinstance(getattr(self, name), bool):
                 raise _wrong(name, "true or false", getattr(self, name))

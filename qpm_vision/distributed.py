@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = [
     "from_main",
     "gathered",
+    "has_gpu",
     "is_main",
+    "local_rank",
     "process_group",
     "rank",
     "share",
@@ -48,13 +50,23 @@ def process_group() -> Iterator[None]:
         yield
         return
     with_gpus = torch.cuda.is_available()
-    if with_gpus:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if has_gpu():
+        torch.cuda.set_device(local_rank())
     dist.init_process_group("cpu:gloo,cuda:nccl" if with_gpus else "gloo", timeout=_PATIENCE)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def local_rank() -> int:
+    """Number of this process among those of this machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def has_gpu() -> bool:
+    """Whether there is a GPU for this process alone."""
+    return torch.cuda.is_available() and local_rank() < torch.cuda.device_count()
 
 
 def world_size() -> int:

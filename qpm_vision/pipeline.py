@@ -252,7 +252,7 @@ def _statistics(work: Work) -> None:
         n_classes=work.n_classes,
         batch_size=work.config.dense.batch_size,
         state=state,
-        workers=work.config.workers,
+        workers=work.workers,
         device=work.device,
         on_images=work.counter("statistics", len(work.data.train)),
     )
