@@ -260,6 +260,7 @@ class Work:
             preprocessing.transform(),
             batch_size=self.config.dense.batch_size,
             workers=self.workers,
+            pinned=self.device.type == "cuda",
         )
         return loader
 

@@ -22,12 +22,15 @@ from qpm_vision.distributed import gathered, rank, share, world_size
 from qpm_vision.model import DenseClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import RunFolder, RunFolderError
-from qpm_vision.statistics import FeatureStatistics, Locality
+from qpm_vision.statistics import FeatureStatistics, Locality, MapFigures, joined_figures, map_figures
 from qpm_vision.training_state import weights_digest
 
-__all__ = ["extract", "forget_extraction"]
+__all__ = ["ExtractionSums", "extract", "forget_extraction"]
 
 SECONDS_BETWEEN_SAVES = 120.0
+
+_BATCHES_AT_A_TIME = 16
+"""Batches of a GPU that are summed together: it has to wait for the processor once in so many."""
 
 _FEATURES, _LOCALITY = "features/", "locality/"
 
@@ -71,9 +74,9 @@ def extract(
         InvalidInputError: The features are not finite, or an argument is out of range.
         UnreadableImageError: A file cannot be read.
     """
-    mine = share(images)
+    mine, place = share(images), torch.device(device)
     n_features = model.weight.shape[1]
-    statistics, locality = FeatureStatistics(n_classes, n_features), Locality(n_features)
+    sums = ExtractionSums(FeatureStatistics(n_classes, n_features), Locality(n_features))
     done, kept = 0, None
     if state is not None:
         identity = {
@@ -87,29 +90,70 @@ def extract(
         kept = _StateFile(_of_rank(state, rank()), identity)
         found = kept.load()
         if found is not None:
-            statistics, locality, done = found
+            sums, done = ExtractionSums(*found[:2]), found[2]
     model.eval()
     if done < len(mine):
-        loader = make_loader(mine, preprocessing.transform(), batch_size=batch_size, workers=workers)
+        transform, pinned = preprocessing.transform(), place.type == "cuda"
+        loader = make_loader(mine, transform, batch_size=batch_size, workers=workers, pinned=pinned)
         saved = time.monotonic()
         with torch.no_grad():
             for pixels, labels in loader.go_to(1, done // batch_size):
-                output = model(pixels.to(device))
-                statistics.update(output.features, labels)
-                locality.update(output.maps)
+                output = model(pixels.to(place, non_blocking=True))
+                sums.add(output.maps, output.features, labels)
                 done += len(labels)
                 if kept is not None and time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
-                    kept.save(statistics, locality, done)
+                    kept.save(*sums.settled(), done)
                     saved = time.monotonic()
                 if on_images is not None:
                     on_images(done)
-    return _merged(statistics, locality)
+    return _merged(*sums.settled())
 
 
 def forget_extraction(state: Path) -> None:
     """Remove what `extract` kept, of all processes."""
     for path in state.parent.glob(f"{state.stem}*{state.suffix}"):
         path.unlink(missing_ok=True)
+
+
+class ExtractionSums:
+    """Sums of features and maps. Those of a GPU are added some batches at a time, so that it seldom waits for that.
+
+    Args:
+        statistics: Sums of features, to be added to.
+        locality: The same of maps.
+    """
+
+    def __init__(self, statistics: FeatureStatistics, locality: Locality) -> None:
+        self._statistics, self._locality = statistics, locality
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor, MapFigures]] = []
+
+    def add(self, maps: torch.Tensor, features: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add a batch: maps (B, n_features, h, w), their spatial means (B, n_features) and labels (B,).
+
+        Raises:
+            InvalidInputError: This batch, or one that waited for it, holds what the sums do not take.
+        """
+        figures = map_figures(maps, features)
+        self._waiting.append((features, labels, figures))
+        if maps.device.type == "cpu" or len(self._waiting) == _BATCHES_AT_A_TIME:
+            self._settle()
+
+    def settled(self) -> tuple[FeatureStatistics, Locality]:
+        """The sums over all batches so far.
+
+        Raises:
+            InvalidInputError: A batch that waited holds what the sums do not take.
+        """
+        self._settle()
+        return self._statistics, self._locality
+
+    def _settle(self) -> None:
+        if not self._waiting:
+            return
+        features, labels, figures = zip(*self._waiting, strict=True)
+        self._waiting = []
+        self._statistics.update(torch.cat(features), torch.cat(labels))
+        self._locality.add(joined_figures(figures))
 
 
 class _StateFile:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,19 @@ from qpm_vision._arrays import (
 from qpm_vision._mean_shift import largest_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["FeatureStatistics", "Locality", "centred_bias", "class_similarity", "feature_redundancy", "scale_bias"]
+__all__ = [
+    "FeatureStatistics",
+    "Locality",
+    "MapFigures",
+    "centred_bias",
+    "class_similarity",
+    "feature_redundancy",
+    "joined_figures",
+    "map_figures",
+    "scale_bias",
+]
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
@@ -42,6 +52,9 @@ _log = logging.getLogger(__name__)
 # (2 MB); an accelerator wants fewer, larger slices.
 _SLICE = {"cpu": 1 << 18}
 _ACCELERATOR_SLICE = 1 << 25
+# The same for maps, of which no float64 copies are made.
+_MAP_SLICE = {"cpu": 1 << 22}
+_ACCELERATOR_MAP_SLICE = 1 << 28
 # Squares of larger values, summed over the images, would leave the range of float64.
 _LARGEST = 1e140
 _SCALE = math.sqrt(10.0) * 0.1
@@ -437,27 +450,30 @@ class Locality:
                 f"The 'maps' parameter must have shape (n_images, {self.n_features}, height, width). Got shape "
                 f"{tuple(maps.shape)}; pass the maps before pooling."
             )
-        if not len(maps):
-            return
-        device = sums_device(maps)
+        if len(maps):
+            self.add(map_figures(maps))
+
+    def add(self, figures: MapFigures) -> None:
+        """Add what `map_figures` found in the maps of a batch; on an error the sums stay as they were.
+
+        Raises:
+            InvalidInputError: values that are not finite.
+        """
+        require_finite("maps", figures.pooled, self.n_images)
+        device = sums_device(figures.pooled)
         self._to(device)
-        step = max(1, (1 << 22 if maps.device.type == "cpu" else 1 << 27) // math.prod(maps.shape[1:]))
-        peaks, edges, offsets, contrasts = (torch.zeros_like(self._peaks) for _ in range(4))
-        for begin in range(0, len(maps), step):
-            pooled, peak, distance, contrast = _map_figures(maps[begin : begin + step])
-            require_finite("maps", pooled, self.n_images + begin)
-            pooled, distance, contrast = (to_double(part, device) for part in (pooled, distance, contrast))
-            total = pooled.sum(1, keepdim=True)
-            weights = torch.where(total != 0, pooled / total, 0.0)
-            peaks += (weights * to_double(peak, device)).sum(0)
-            edges += (weights * (distance == 1.0)).sum(0)
-            offsets += (contrast * distance).sum(0)
-            contrasts += contrast.sum(0)
-        self._peaks += peaks
-        self._edges += edges
-        self._offsets += offsets
-        self._contrasts += contrasts
-        self._images += len(maps)
+        pooled, largest, smallest = (to_double(part, device) for part in figures[:3])
+        total = pooled.sum(1, keepdim=True)
+        weights = torch.where(total != 0, pooled / total, 0.0)
+        contrast = largest - smallest
+        height, width = figures.size
+        position = figures.position.to(device)
+        distance = torch.maximum(_from_middle(position // width, height), _from_middle(position % width, width))
+        self._peaks += (weights * to_double(figures.peak, device)).sum(0)
+        self._edges += (weights * (distance == 1.0)).sum(0)
+        self._offsets += (contrast * distance).sum(0)
+        self._contrasts += contrast.sum(0)
+        self._images += len(pooled)
 
     def merge(self, other: Locality) -> None:
         """Add the images of another one.
@@ -535,22 +551,55 @@ class Locality:
         self._set({name: tensor.to(device) for name, tensor in self._tensors().items()})
 
 
-def _map_figures(maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Four figures of every map, each (n_images, n_features).
+class MapFigures(NamedTuple):
+    """What `Locality` sums of a batch of maps: five tensors of shape (n_images, n_features), and the size of a map.
 
-    Its pooled value; the largest entry of its spatial softmax; how far from the middle its largest entry lies, exactly
-    1 on the border; by how much that entry exceeds the smallest one.
+    Attributes:
+        pooled: Spatial mean.
+        largest: Largest entry.
+        smallest: Smallest entry.
+        peak: Largest entry of the spatial softmax.
+        position: Where the first largest entry is, counted along the rows; int64.
+        size: Height and width of a map.
     """
-    width = maps.shape[3]
-    flat = at_least_float32(maps).flatten(2)
-    largest, position = flat.max(2)
-    y, x = position // width, position % width
-    distance = torch.maximum(_from_middle(y.to(flat.dtype), maps.shape[2]), _from_middle(x.to(flat.dtype), width))
-    return flat.mean(2), (largest - flat.logsumexp(2)).exp(), distance, largest - flat.amin(2)
+
+    pooled: torch.Tensor
+    largest: torch.Tensor
+    smallest: torch.Tensor
+    peak: torch.Tensor
+    position: torch.Tensor
+    size: tuple[int, int]
+
+
+def map_figures(maps: torch.Tensor, pooled: torch.Tensor | None = None) -> MapFigures:
+    """Figures of every map; they keep nothing of the size of the maps.
+
+    Args:
+        maps: Shape (n_images, n_features, height, width), at least one image.
+        pooled: Their spatial means, where they are known.
+    """
+    height, width = maps.shape[2:]
+    step = max(1, _MAP_SLICE.get(maps.device.type, _ACCELERATOR_MAP_SLICE) // math.prod(maps.shape[1:]))
+    parts = []
+    for begin in range(0, len(maps), step):
+        flat = at_least_float32(maps[begin : begin + step]).flatten(2)
+        largest, position = flat.max(2)
+        mean = flat.mean(2) if pooled is None else pooled[begin : begin + step]
+        parts.append((mean, largest, flat.amin(2), (largest - flat.logsumexp(2)).exp(), position))
+    return joined_figures([MapFigures(*part, (height, width)) for part in parts])
+
+
+def joined_figures(batches: Sequence[MapFigures]) -> MapFigures:
+    """The figures of several batches of maps of one size, at least one."""
+    if len(batches) == 1:
+        return batches[0]
+    columns = list(zip(*batches, strict=True))
+    return MapFigures._make([*map(torch.cat, columns[:-1]), batches[0].size])
 
 
 def _from_middle(place: torch.Tensor, size: int) -> torch.Tensor:
     """Distance from the middle of a side of `size` places, over that of its ends; 1 where there is one place only."""
+    place = place.double()
     return torch.ones_like(place) if size == 1 else (2 * place - (size - 1)).abs() / (size - 1)
 
 

@@ -119,7 +119,7 @@ def train(
         batches = _of_function(images)
     else:
         settings = settings.for_images(len(images))
-        batches = _of_images(images, chosen, settings, seed, workers)
+        batches = _of_images(images, chosen, settings, seed, workers, pinned=place.type == "cuda")
     if not settings.epochs:
         return []
     keeper = None
@@ -375,7 +375,13 @@ class _Training:
 
 
 def _of_images(
-    images: ImageSet, preprocessing: Preprocessing, settings: TrainingSettings, seed: int, workers: int
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    settings: TrainingSettings,
+    seed: int,
+    workers: int,
+    *,
+    pinned: bool,
 ) -> Batches:
     from qpm_vision.data import make_loader
 
@@ -399,6 +405,7 @@ def _of_images(
         workers=workers,
         least_batch=least,
         share=(rank, processes),
+        pinned=pinned,
     )
     return lambda epoch, first: (len(loader), loader.go_to(epoch, first))
 

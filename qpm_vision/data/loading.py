@@ -34,6 +34,7 @@ def make_loader(
     workers: int = 0,
     least_batch: int = 1,
     share: tuple[int, int] = (0, 1),
+    pinned: bool = False,
 ) -> Loader:
     """Batches of images (B, 3, H, W) float32 and labels (B,) int64; the last batch may be smaller.
 
@@ -52,6 +53,7 @@ def make_loader(
         least_batch: A last batch of fewer images joins the one before.
         share: (r, n) for the images r, r + n, r + 2n, … of each batch: what the process of rank r takes where n
             processes share the batches. Each batch should then hold n images at least.
+        pinned: Whether batches lie in memory that a GPU copies from while the processor goes on.
 
     Raises:
         InvalidInputError: An argument is out of range, or there are no images.
@@ -82,6 +84,7 @@ def make_loader(
         generator=torch.Generator().manual_seed(int(seed)),
         worker_init_fn=_leave_ctrl_c_to_the_main_process,
         persistent_workers=workers > 0,
+        pin_memory=pinned,
     )
 
 

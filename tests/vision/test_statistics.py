@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.cluster import MeanShift
@@ -239,7 +239,10 @@ class TestScaleBias:
             "offset": lambda: 100.0 + rng.lognormal(size=n),
             "grid": lambda: rng.integers(-3, 40, n) / 4.0,
         }[kind]()
-        np.testing.assert_allclose(scale_bias(v), plain_scale(v), rtol=0, atol=1e-9)
+        expected = plain_scale(v)
+        # Where a distance is the bandwidth to the last digit, rounding decides, and scaling the values changes that.
+        assume(all(np.allclose(plain_scale(v * factor), expected, rtol=0, atol=1e-9) for factor in (0.7, 1.1, 1 / 3)))
+        np.testing.assert_allclose(scale_bias(v), expected, rtol=0, atol=1e-9)
 
     def test_sign_rule(self):
         # The largest cluster is positive: a negative value outside becomes minus its lower end, not its lower end.
