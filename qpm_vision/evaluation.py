@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qpm_opt import InvalidInputError
+from qpm_vision._arrays import sums_device
 from qpm_vision.distributed import sum_over_processes
 from qpm_vision.metrics import (
     ClassIndependence,
@@ -135,8 +136,10 @@ def evaluate(
     n_classes, n_features = weights.shape
     model.eval()
     diversity = SpatialDiversity(weights, k=min(_SPATIAL_FEATURES, n_features))
-    independence = ClassIndependence(n_features, n_classes)
-    correlated = FeatureCorrelation(n_features)
+    # Beside a GPU, a product for each batch on the processor would take longer than the forward pass.
+    place = sums_device(model.weight)
+    independence = ClassIndependence(n_features, n_classes).to(place)
+    correlated = FeatureCorrelation(n_features).to(place)
     contrast = Contrastiveness(seed=seed)
     step = max(1, math.ceil(n_train * n_features / MOST_VALUES))
     right_train = right_test = seen_train = seen_test = contrast_images = 0
@@ -149,12 +152,12 @@ def evaluate(
             _tell(on_images, seen_test)
         for images, labels in train or ():
             output = model(images.to(device))
-            features = output.features.float().cpu()
+            features = output.features.float()
             independence.update(features, labels)
             correlated.update(features)
             sample = features[(-seen_train) % step :: step]
             if len(sample):
-                contrast.update(sample)
+                contrast.update(sample.cpu())
             contrast_images += len(sample)
             right_train += _right(output.logits, labels)
             seen_train += len(labels)

@@ -585,7 +585,8 @@ def map_figures(maps: torch.Tensor, pooled: torch.Tensor | None = None) -> MapFi
         flat = at_least_float32(maps[begin : begin + step]).flatten(2)
         largest, position = flat.max(2)
         mean = flat.mean(2) if pooled is None else pooled[begin : begin + step]
-        parts.append((mean, largest, flat.amin(2), (largest - flat.logsumexp(2)).exp(), position))
+        peak = (flat - largest[:, :, None]).exp_().sum(2).reciprocal_()  # fewer passes than logsumexp takes
+        parts.append((mean, largest, flat.amin(2), peak, position))
     return joined_figures([MapFigures(*part, (height, width)) for part in parts])
 
 
