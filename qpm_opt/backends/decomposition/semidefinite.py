@@ -34,8 +34,9 @@ from scipy import linalg
 
 from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.backends.decomposition.class_values import ClassValues
+from qpm_opt.backends.decomposition.conditional_values import ConditionalValues
 from qpm_opt.backends.decomposition.triangles import Triangles
-from qpm_opt.search_space import SearchSpace, largest
+from qpm_opt.search_space import SearchSpace
 
 __all__ = ["SemidefiniteBound", "SemidefiniteCertificate"]
 
@@ -44,11 +45,20 @@ Single = npt.NDArray[np.float32]
 _PENALTIES = {0: 5.0, 20: 2.0, 40: 1.0}
 """Penalty parameter from an iteration on, in units of twice the mean penalty of a pair."""
 
-_TRIANGLES_FROM = 160
-_TRIANGLES_EVERY = 20
+_OVERRELAXED = 1.6
+"""Over-relaxation, until triangles come in: with it their multipliers would overshoot."""
+
+_CONDITIONAL_FROM = 80
+_TRIANGLES_FROM = 100
+_CHOSEN_EVERY = 20
+"""Iterations after which triangles, and features with thresholds of their own, are chosen anew."""
 
 _DAMPING = 0.95
-_THRESHOLD_STEPS = 60
+_LEAST_CHARGE = 0.03
+"""Features outside of the working set join it, which disturbs the iteration, when they are charged this share of what
+lies between the bound and the value of the first set.
+"""
+
 _LEAST_GROWTH = 50
 _FIRST_SHIFT = 1e-6
 _ROUNDING = 1e-11
@@ -92,6 +102,7 @@ class SemidefiniteBound:
         self._penalties = space.penalties[np.ix_(free, free)]
         self._bias = space.bias[free] - space.penalties[np.ix_(forced, free)].sum(axis=0)
         self._constant = space.constant + space.set_value(forced)
+        self._value = space.relaxed_value(chosen)
         self._classes = classes
         self._everything = len(space.features)
         charged = self._penalties[self._penalties > 0.0]
@@ -99,6 +110,7 @@ class SemidefiniteBound:
         self._rho = _PENALTIES[0] * self._unit
         self.iterations = 0
         self._triangles = Triangles()
+        self._conditional = ConditionalValues(self._k, len(classes.budgets))
 
         start = np.isin(free, chosen)
         self._set_working(np.flatnonzero(start | (True if working is None else working[free])))
@@ -128,7 +140,7 @@ class SemidefiniteBound:
             self._u *= np.float32(self._rho / changed)
             self._rho = changed
         self.iterations += 1
-        self._price_triangles()
+        self._follow()
         working = self._working
         worth = self._class_values.worth(self._thresholds)[: len(working)] + self._bias[working] + self._charges.bias
         y = self._m - self._u
@@ -138,30 +150,38 @@ class SemidefiniteBound:
         )
         best = self._class_values.thresholds(self._working_x())
         self._thresholds = _DAMPING * self._thresholds + (1.0 - _DAMPING) * best
-        half = self._half_penalties
-        if len(self._triangles):
-            half = half + np.float32(0.5) * self._charges.penalties.astype(np.float32)
+        half = self._half_penalties + np.float32(0.5) * self._charges.penalties.astype(np.float32)
         y[1:, 1:] -= half * np.float32(1.0 / self._rho)
         np.clip(y, 0.0, 1.0, out=y)
         y[0, 0] = 1.0
         y[0, 1:] = y[1:, 0] = y[inner, inner] = x
         direction = _direction(len(working), self._k).astype(np.float32)
+        if self.iterations < _TRIANGLES_FROM:
+            y *= np.float32(_OVERRELAXED)
+            y += np.float32(1.0 - _OVERRELAXED) * self._m
         y += self._u
         self._m = _positive_part(_projected(y, direction))
         np.subtract(y, self._m, out=self._u)
 
-    def _price_triangles(self) -> None:
-        beyond = self.iterations - _TRIANGLES_FROM
-        if beyond < 0:
-            return
-        if beyond % _TRIANGLES_EVERY == 0:
-            self._triangles.separate(self._m[1:, 1:])
-        self._triangles.ascend(self._m[1:, 1:], self._rho)
-        self._charges = self._triangles.charges(len(self._working))
+    def _follow(self) -> None:
+        """Let triangles and conditional thresholds follow the last iteration."""
+        pairs, number = self._m[1:, 1:], self.iterations
+        if number >= _CONDITIONAL_FROM:
+            if number % _CHOSEN_EVERY == 0:
+                self._conditional.choose(self._x, self._thresholds, self._class_values)
+            self._conditional.follow(self._x, pairs, self._class_values)
+        if number >= _TRIANGLES_FROM:
+            if number % _CHOSEN_EVERY == 0:
+                self._triangles.separate(pairs)
+            self._triangles.ascend(pairs, self._rho)
+        self._set_charges()
+
+    def _set_charges(self) -> None:
+        n = len(self._working)
+        self._charges = self._triangles.charges(n) + self._conditional.charges(self._thresholds, self._class_values, n)
 
     def _set_working(self, working: IntArray) -> None:
         self._working = working
-        self._charges = self._triangles.charges(len(working))
         self._half_penalties: Single = (0.5 * self._penalties[np.ix_(working, working)]).astype(np.float32)
         some = np.concatenate([self._free[working], self._forced])
         self._class_values = ClassValues.of(self._classes.values[:, some], self._classes.budgets)
@@ -171,10 +191,11 @@ class SemidefiniteBound:
 
     def certificate(self) -> SemidefiniteCertificate:
         """The bound that the present multiplier proves; features that it charges too little join the working set."""
+        self._set_charges()
         z = 0.5 * self._rho * (self._u.astype(np.float64) + self._u.T)  # single precision leaves it a little askew
         w = _dominating(z, _direction(len(self._working), self._k)) - z
         base, size = self._base(w)
-        best, phi = self._best_thresholds(float(w[0, 0]) + self._charges.constant, base)
+        best, phi = self._prices(float(w[0, 0]) + self._charges.constant, base)
         best += _ROUNDING * (size + abs(best) + float(np.abs(phi).sum()))
         k = self._k
         last = -np.partition(-phi, k - 1)[k - 1]
@@ -184,7 +205,7 @@ class SemidefiniteBound:
         including = np.full(self._everything, best)
         without[self._free] = np.where(inside, best - phi + following, best)
         including[self._free] = np.where(inside, best, best - last + phi)
-        self._take_in(phi)
+        self._take_in(phi, best)
         return SemidefiniteCertificate(best, without, including)
 
     def _base(self, w: FloatArray) -> tuple[FloatArray, float]:
@@ -203,6 +224,8 @@ class SemidefiniteBound:
             base[outside] += 2.0 * float(share @ w[0, 1:]) + own
             if k > 1:
                 inward = 2.0 * image - ranked.min(axis=1) - self._penalties[np.ix_(outside, working)]
+                own_lines = self._conditional.beyond(self._thresholds, self._classes, self._free[outside])
+                inward[:, self._conditional.features] -= own_lines
                 among = own - 0.5 * self._penalties[np.ix_(outside, outside)]
                 np.fill_diagonal(among, -np.inf)
                 pairs = np.concatenate([inward, among], axis=1)
@@ -216,43 +239,24 @@ class SemidefiniteBound:
         image = matrix @ share
         return share, image, float(share @ image)
 
-    def _best_thresholds(self, constant: float, base: FloatArray) -> tuple[float, FloatArray]:
-        """The smallest bound that a few steps on the thresholds find, and its φ."""
-        classes, k = self._classes, self._k
-        budgets = classes.budgets
-        thresholds = best_thresholds = self._thresholds
-        constant += self._constant
+    def _prices(self, constant: float, base: FloatArray) -> tuple[float, FloatArray]:
+        """The bound and its φ."""
+        classes, k, thresholds = self._classes, self._k, self._thresholds
+        phi = base + classes.worth(thresholds, self._free)
+        at = float(classes.budgets @ thresholds) + float(classes.worth(thresholds, self._forced).sum())
+        return self._constant + constant + at - float(np.partition(-phi, k - 1)[:k].sum()), phi
 
-        def valued(thresholds: FloatArray, some: IntArray) -> tuple[float, FloatArray]:
-            phi = base[some] + classes.worth(thresholds, self._free[some])
-            at = float(budgets @ thresholds) + float(classes.worth(thresholds, self._forced).sum())
-            return constant + at - float(np.partition(-phi, k - 1)[:k].sum()), phi
-
-        everything = np.arange(len(base))
-        best, phi = valued(thresholds, everything)
-        contenders = largest(phi, len(self._working))
-        for number in range(_THRESHOLD_STEPS):
-            value, phi = valued(thresholds, contenders)
-            if value < best:
-                best, best_thresholds = value, thresholds
-            kept = np.concatenate([self._free[contenders[np.argpartition(-phi, k - 1)[:k]]], self._forced])
-            slope = budgets - (classes.values[:, kept] > thresholds[:, None]).sum(axis=1)
-            length = float(slope @ slope)
-            if length == 0.0:
-                break
-            thresholds = thresholds - 0.002 * abs(best) * 0.97**number / length * slope
-        return valued(best_thresholds, everything)
-
-    def _take_in(self, phi: FloatArray) -> None:
+    def _take_in(self, phi: FloatArray, bound: float) -> None:
         """Extend the working set, and the multiplier with it: a new feature begins as the average chosen one."""
-        n = len(self._working)
-        known = np.zeros(len(phi), dtype=bool)
-        known[self._working] = True
-        last = -np.partition(-phi[known], self._k - 1)[self._k - 1]
-        wanting = np.flatnonzero(~known & (phi > last))
-        fresh = wanting[np.argsort(-phi[wanting], kind="stable")[: max(_LEAST_GROWTH, n // 2)]]
-        if not len(fresh):
+        n, k = len(self._working), self._k
+        outside = np.setdiff1d(np.arange(len(phi)), self._working)
+        inside = -np.partition(-phi[self._working], k - 1)[:k]
+        charged = float(-np.partition(-phi, k - 1)[:k].sum()) - float(inside.sum())
+        if charged <= _LEAST_CHARGE * max(bound - self._value, 0.0):
             return
+        wanting = int((phi[outside] > inside.min()).sum())
+        count = max(_LEAST_GROWTH, min(wanting, n // 2))
+        fresh = outside[np.argsort(-phi[outside], kind="stable")[:count]]
         size = n + 1 + len(fresh)
         m, u = np.zeros((size, size), dtype=np.float32), np.zeros((size, size), dtype=np.float32)
         m[: n + 1, : n + 1], u[: n + 1, : n + 1] = self._m, self._u

@@ -10,15 +10,14 @@ valid. They follow the violation in small steps while the iteration goes on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from qpm_opt._validation import FloatArray, IntArray
+from qpm_opt.backends.decomposition.charges import Charges
 from qpm_opt.search_space import largest
 
-__all__ = ["Charges", "Triangles"]
+__all__ = ["Triangles"]
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -29,15 +28,6 @@ _LEAST_VIOLATION = 0.005
 _LEAST_SHARE = 0.02
 _CORNERS = 256
 _MOST = 8000
-
-
-@dataclass(frozen=True, eq=False)
-class Charges:
-    """What multipliers change: penalties (n, n), bias (n,) and constant are to be added to those of the problem."""
-
-    penalties: FloatArray
-    bias: FloatArray
-    constant: float
 
 
 class Triangles:

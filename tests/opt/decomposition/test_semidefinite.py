@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from qpm_opt.backends.decomposition import semidefinite
 from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.semidefinite import SemidefiniteBound
 from qpm_opt.swap_search import greedy_set
@@ -57,15 +58,18 @@ def test_what_it_says_of_single_features_holds(seed: int) -> None:
         assert (certificate.without[~kept] >= value - 1e-9).all()
 
 
+@pytest.mark.parametrize("joining", [True, False])
 @pytest.mark.parametrize("seed", range(12))
-def test_a_working_set_bounds_all_features(seed: int) -> None:
+def test_a_working_set_bounds_all_features(seed: int, joining: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not joining:
+        monkeypatch.setattr(semidefinite, "_LEAST_CHARGE", np.inf)
     space = small_space(seed)
     values = [space.relaxed_value(chosen) for chosen in sets_of(space)]
     nothing_more = np.zeros(len(space.features), dtype=bool)
     iteration = SemidefiniteBound(
         space, ClassValues.of(space.values, space.budgets), greedy_set(space), working=nothing_more
     )
-    for number in range(60):
+    for number in range(150):
         iteration.step()
         if number % 7 == 0:
             certificate = iteration.certificate()

@@ -1,0 +1,22 @@
+"""What is moved into the objective of the semidefinite bound, and leaves it valid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qpm_opt._validation import FloatArray
+
+__all__ = ["Charges"]
+
+
+@dataclass(frozen=True, eq=False)
+class Charges:
+    """To be added to the problem: penalties (n, n), symmetric and with an empty diagonal, bias (n,) and constant."""
+
+    penalties: FloatArray
+    bias: FloatArray
+    constant: float
+
+    def __add__(self, other: Charges) -> Charges:
+        """Both together."""
+        return Charges(self.penalties + other.penalties, self.bias + other.bias, self.constant + other.constant)

@@ -1,0 +1,140 @@
+"""Class values seen from each kept feature: what single features leave open and pairs of them know.
+
+K features are kept, so Σ s_i = K and T(s) = (1/K) Σ_i s_i T(s); and where i is kept, thresholds t^i of its own will do:
+
+    T(s) ≤ (1/K) Σ_i [ Σ_c k_c t^i_c s_i + Σ_f V^i_f s_i s_f ],        V^i_f = Σ_c max(0, a_cf − t^i_c),
+
+with s_i s_f lifted to X. Equal thresholds give the line of `class_values` again. Two features that look alike, each
+kept by half, let it take the one for some classes and the other for others; seen from either the other is not there.
+
+Only features of which a good part is kept have thresholds of their own. All others share those of the line, and what is
+gained enters the objective as a change of penalties and bias.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from qpm_opt._validation import FloatArray, IntArray
+from qpm_opt.backends.decomposition.charges import Charges
+from qpm_opt.backends.decomposition.class_values import ClassValues
+
+__all__ = ["ConditionalValues"]
+
+_LEAST_KEPT = 0.1
+_LOOKED_AT = 5000
+"""Pairs of a feature and a class whose thresholds follow in one iteration."""
+
+_PACE = 0.025
+"""Share of the way to its best place that a threshold goes in one iteration, on average."""
+
+_LONGEST_STEP = 0.5
+_EMPTY = 1e-6
+
+
+class ConditionalValues:
+    """Thresholds of some features, which are positions in a working set that only grows.
+
+    Args:
+        n_select: K, the features to choose.
+        n_classes: Number of classes.
+    """
+
+    def __init__(self, n_select: int, n_classes: int) -> None:
+        self._k = n_select
+        self._rows: IntArray = np.zeros(0, dtype=np.int64)
+        self._thresholds: FloatArray = np.zeros((0, n_classes))
+        self._worth: FloatArray = np.zeros((0, 0))
+        self._next = 0
+
+    @property
+    def features(self) -> IntArray:
+        """Those with thresholds of their own."""
+        return self._rows
+
+    def choose(self, x: FloatArray, thresholds: FloatArray, values: ClassValues) -> None:
+        """Give own thresholds to the features that are kept by a good part; they begin at the common ones."""
+        rows = np.flatnonzero(x > _LEAST_KEPT)
+        chosen = np.tile(thresholds, (len(rows), 1))
+        known, place = np.isin(rows, self._rows), np.searchsorted(self._rows, rows)
+        chosen[known] = self._thresholds[place[known]]
+        self._rows, self._thresholds, self._next = rows, chosen, 0
+        self._worth = _worth(values, chosen)
+
+    def follow(self, x: FloatArray, pairs: npt.NDArray[np.floating], values: ClassValues) -> None:
+        """Let the thresholds of some features follow X = `pairs` (n, n), those of the next ones at the next call.
+
+        Args:
+            x: (n,) how much of each feature is kept.
+            pairs: (n, n) how much of each pair is.
+            values: Of the n features, and of those that are kept in any case behind them.
+        """
+        n, count = len(x), len(self._rows)
+        if not count:
+            return
+        if self._worth.shape[1] != values.values.shape[1]:
+            self._worth = _worth(values, self._thresholds)
+        mine = (self._next + np.arange(min(count, max(1, _LOOKED_AT // len(values.budgets))))) % count
+        self._next = int(mine[-1] + 1) % count
+        rows = self._rows[mine]
+        # How much is kept of each other feature where this one is: K − 1 of them.
+        beside = np.clip(pairs[rows] / np.maximum(x[rows], _EMPTY)[:, None], 0.0, 1.0)
+        beside[np.arange(len(rows)), rows] = 0.0
+        beside *= ((self._k - 1) / np.maximum(beside.sum(axis=1), _EMPTY))[:, None]
+        np.minimum(beside, 1.0, out=beside)
+        beside[np.arange(len(rows)), rows] = 1.0
+        kept = np.ones((len(rows), values.values.shape[1]), dtype=np.float32)
+        kept[:, :n] = beside
+        pace = min(_LONGEST_STEP, _PACE * count / len(mine))
+        self._thresholds[mine] += pace * (_best(values, kept, self._thresholds[mine]) - self._thresholds[mine])
+        self._worth[mine] = _worth(values, self._thresholds[mine])
+
+    def charges(self, thresholds: FloatArray, values: ClassValues, n: int) -> Charges:
+        """What the own thresholds change of the line of the common ones, over n features.
+
+        Args:
+            thresholds: (n_classes,) the common ones.
+            values: As in `follow`.
+            n: Number of features, without those that are kept in any case.
+        """
+        gain, bias = np.zeros((n, n)), np.zeros(n)
+        if len(self._rows):
+            if self._worth.shape[1] != values.values.shape[1]:
+                self._worth = _worth(values, self._thresholds)
+            more = (self._worth - values.worth(thresholds)) / self._k
+            gain[self._rows] = more[:, :n]
+            bias[self._rows] = (self._thresholds - thresholds) @ values.budgets / self._k + more[:, n:].sum(axis=1)
+        bias += gain.diagonal()
+        np.fill_diagonal(gain, 0.0)
+        return Charges(-(gain + gain.T), bias, 0.0)
+
+    def beyond(self, thresholds: FloatArray, values: ClassValues, features: IntArray) -> FloatArray:
+        """(len(features), len(self.features)) what is to be added to the penalties of pairs with others of `values`."""
+        more = _worth(values, self._thresholds, features) - values.worth(thresholds, features)
+        charged: FloatArray = -more.T / self._k
+        return charged
+
+
+def _best(values: ClassValues, kept: npt.NDArray[np.float32], near: FloatArray) -> FloatArray:
+    """(rows, n_classes) the best thresholds where so much (rows, n) of the features is kept; they were `near`."""
+    # Twice as far down the ranking as they were: if one lies beyond, it gets that far, and farther the next time.
+    above = (values.values >= near.min(axis=0)[:, None]).sum(axis=1).max()
+    depth = min(values.values.shape[1], 2 * int(above) + 2)
+    filled = np.cumsum(kept[:, values.order[:, :depth]], axis=2)
+    place = (filled < values.budgets[:, None] - _EMPTY).sum(axis=2)
+    best: FloatArray = values.ranked[np.arange(len(values.ranked)), np.minimum(place, depth - 1)]
+    return best
+
+
+def _worth(values: ClassValues, thresholds: FloatArray, features: IntArray | None = None) -> FloatArray:
+    """(rows, n) sum of max(0, a − t) over the classes for each row of thresholds (rows, n_classes)."""
+    size = values.values.shape[1]
+    total = np.zeros((len(thresholds), size))
+    if not len(thresholds):
+        return total if features is None else total[:, features]
+    # Most values lie below all thresholds of their class.
+    counts = (values.ranked > thresholds.min(axis=0)[:, None]).sum(axis=1)
+    for order, ranked, own, count in zip(values.order, values.ranked, thresholds.T, counts.tolist(), strict=True):
+        total[:, order[:count]] += np.maximum(ranked[:count] - own[:, None], 0.0)
+    return total if features is None else total[:, features]
