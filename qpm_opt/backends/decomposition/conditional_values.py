@@ -22,7 +22,10 @@ from qpm_opt.backends.decomposition.class_values import ClassValues
 
 __all__ = ["ConditionalValues"]
 
-_LEAST_KEPT = 0.1
+_LEAST_KEPT = 0.05
+_LEAST_TO_STAY = 0.02
+"""How much of a feature is kept from which on it gets, and has, thresholds of its own: to lose them is a jolt."""
+
 _LOOKED_AT = 5000
 """Pairs of a feature and a class whose thresholds follow in one iteration."""
 
@@ -55,7 +58,9 @@ class ConditionalValues:
 
     def choose(self, x: FloatArray, thresholds: FloatArray, values: ClassValues) -> None:
         """Give own thresholds to the features that are kept by a good part; they begin at the common ones."""
-        rows = np.flatnonzero(x > _LEAST_KEPT)
+        least = np.full(len(x), _LEAST_KEPT)
+        least[self._rows] = _LEAST_TO_STAY
+        rows = np.flatnonzero(x > least)
         chosen = np.tile(thresholds, (len(rows), 1))
         known, place = np.isin(rows, self._rows), np.searchsorted(self._rows, rows)
         chosen[known] = self._thresholds[place[known]]

@@ -60,7 +60,8 @@ _LEAST_FALL = 0.02
 """The semidefinite bound is left when six certificates closed less than this share of the gap."""
 
 _FAR_BEHIND = 1.25
-_LEAST_FALL_ALONE = 0.002
+_WATCHED_ALONE = 25
+_LEAST_FALL_ALONE = 0.005
 """The same where the gap of the cutting planes is `_FAR_BEHIND` times as large, so that nothing better is to be had."""
 
 _TRIAL_ROUNDS = 10
@@ -215,12 +216,11 @@ class Search:
             if len(bounds) % 3 == 2:
                 self._restart()
             bounds.append(certificate.bound)
-            if len(bounds) > _CERTIFICATES_WATCHED:
-                fall = min(bounds[:-_CERTIFICATES_WATCHED]) - min(bounds)
-                left = max(min(bounds) - self._objective(), 0.0)
-                lagging = cutting_planes - self._objective() > _FAR_BEHIND * left
-                if fall < (_LEAST_FALL_ALONE if lagging else _LEAST_FALL) * left:
-                    break
+            left = max(min(bounds) - self._objective(), 0.0)
+            lagging = cutting_planes - self._objective() > _FAR_BEHIND * left
+            watched, least = (_WATCHED_ALONE, _LEAST_FALL_ALONE) if lagging else (_CERTIFICATES_WATCHED, _LEAST_FALL)
+            if len(bounds) > watched and min(bounds[:-watched]) - min(bounds) < least * left:
+                break
 
     def _branch(self, tree: BranchAndCut) -> None:
         finished = tree.root() is None

@@ -48,8 +48,8 @@ _PENALTIES = {0: 5.0, 20: 2.0, 40: 1.0}
 _OVERRELAXED = 1.6
 """Over-relaxation, until triangles come in: with it their multipliers would overshoot."""
 
-_CONDITIONAL_FROM = 80
-_TRIANGLES_FROM = 100
+_CONDITIONAL_FROM = 60
+_TRIANGLES_FROM = 80
 _CHOSEN_EVERY = 20
 """Iterations after which triangles, and features with thresholds of their own, are chosen anew."""
 
