@@ -9,8 +9,9 @@ Alternating directions split Y (box, arrow, cardinality: closed form and one bis
 q's complement: one eigendecomposition); the multiplier Z settles between them, and the thresholds follow x.
 
 Only a working set of features takes part in that. A feature outside enters Y as the average chosen one, c = x/K, which
-keeps W positive semidefinite, and a pair of features of which one is outside is charged to that one; where its price φ
-is still among the largest, it joins. Once the iteration is near its end, triangle inequalities are charged to b and P.
+keeps W positive semidefinite, and a pair of features of which one is outside is charged to that one; where that makes
+up a good part of what is left, those of the highest prices φ join. After some iterations kept features get thresholds
+of their own (conditional_values), and triangle inequalities come in (triangles); both are charged to b and P.
 
 Any Z gives a bound, converged or not. With V ⪰ Z on q's complement, V positive semidefinite, W = V − Z satisfies
 ⟨W, Y⟩ ≥ 0 for every feasible Y, so for every t
