@@ -33,6 +33,9 @@ _EXACT = 1e-9
 
 _PATIENCE = 30
 _STALE_RESTARTS = 6
+_SELDOM = 6
+"""After so many searches in vain, one is made after so many certificates."""
+
 _DOUBT = 0.02
 _CORE = 5
 _SEMIDEFINITE_CORE = 8
@@ -193,6 +196,7 @@ class Search:
         iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), local, working)
         bounds: list[float] = []
         step = proof = 0.0
+        stale = 0
         while not self._is_done():
             begin = self._log.elapsed()
             iteration.step()
@@ -212,9 +216,13 @@ class Search:
             without[kept], including[kept] = certificate.without, certificate.including
             self._fix(without, including)
             self._take_guide(kept, iteration.x, certificate.including, _SEMIDEFINITE_CORE)
-            self._search_core()
-            if len(bounds) % 3 == 2:
-                self._restart()
+            # Searches that have found nothing for long take their time from the bound.
+            if stale < _STALE_RESTARTS or len(bounds) % _SELDOM == _SELDOM - 1:
+                before = self._objective()
+                self._search_core()
+                if len(bounds) % 3 == 2:
+                    self._restart()
+                stale = 0 if self._objective() > before else stale + 1
             bounds.append(certificate.bound)
             left = max(min(bounds) - self._objective(), 0.0)
             lagging = cutting_planes - self._objective() > _FAR_BEHIND * left
