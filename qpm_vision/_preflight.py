@@ -146,7 +146,7 @@ def pick_device(name: str) -> torch.device:
         raise InvalidInputError(
             f"The 'device' parameter must leave a GPU to each of the processes that work on this machine. Got {name!r} "
             f"for process {local_rank() + 1} on a machine with {torch.cuda.device_count()} GPUs; start as many "
-            "processes as there are GPUs, or give 'cpu'."
+            "processes as there are GPUs, or name what it is to use: 'cuda:0', 'cpu', …"
         )
     if name == "auto":
         if torch.cuda.is_available():

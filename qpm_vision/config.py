@@ -21,10 +21,10 @@ FREE_KEYS = frozenset({"compile", "data", "device", "tensorboard", "workers"})
 That the images are the same is seen from the images.
 """
 
-PRECISIONS = ("float32", "bfloat16")
-
 MOST_WORKERS = 16
 """Processes that load images for one GPU where nobody says how many; more rarely feed it faster."""
+
+PRECISIONS = ("float32", "bfloat16")
 """In what the backbone computes. Weights, sums and heads are float32 at least in any case."""
 
 _STAGES = ("dense", "fine_tuning")
