@@ -34,6 +34,8 @@ _PACE = 0.025
 
 _LONGEST_STEP = 0.5
 _EMPTY = 1e-6
+_SLACK = 0.02
+"""What adds up to the budget but for so much of a feature adds up to it."""
 
 
 class ConditionalValues:
@@ -122,13 +124,18 @@ class ConditionalValues:
 
 
 def _best(values: ClassValues, kept: npt.NDArray[np.float32], near: FloatArray) -> FloatArray:
-    """(rows, n_classes) the best thresholds where so much (rows, n) of the features is kept; they were `near`."""
+    """(rows, n_classes) the best thresholds where so much (rows, n) of the features is kept: those closest to `near`.
+
+    Where whole features add up to the budget, all between two values are equally good, and not all fit what is kept.
+    """
     # Twice as far down the ranking as they were: if one lies beyond, it gets that far, and farther the next time.
     above = (values.values >= near.min(axis=0)[:, None]).sum(axis=1).max()
     depth = min(values.values.shape[1], 2 * int(above) + 2)
     filled = np.cumsum(kept[:, values.order[:, :depth]], axis=2)
-    place = (filled < values.budgets[:, None] - _EMPTY).sum(axis=2)
-    best: FloatArray = values.ranked[np.arange(len(values.ranked)), np.minimum(place, depth - 1)]
+    own, budgets = np.arange(len(values.ranked)), values.budgets[:, None]
+    high = values.ranked[own, np.minimum((filled < budgets - _SLACK).sum(axis=2), depth - 1)]
+    low = values.ranked[own, np.minimum((filled < budgets + _SLACK).sum(axis=2), depth - 1)]
+    best: FloatArray = np.clip(near, low, high)
     return best
 
 

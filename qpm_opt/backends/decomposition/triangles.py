@@ -21,8 +21,11 @@ __all__ = ["Triangles"]
 
 BoolArray = npt.NDArray[np.bool_]
 
-_STEP = 1.5
-"""Step of a multiplier in units of the penalty parameter, divided by how many triangles share its sides."""
+_STEP = 0.7
+"""Step of a multiplier in units of the penalty parameter, divided by how many triangles share its sides.
+
+With steps above 1 the multipliers and the iteration can drive each other apart.
+"""
 
 _LEAST_VIOLATION = 0.005
 _LEAST_SHARE = 0.02

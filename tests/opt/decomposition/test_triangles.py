@@ -39,7 +39,8 @@ def test_a_point_that_violates_them_is_charged() -> None:
     pairs = np.array([[0.5, 0.5, 0.5], [0.5, 0.5, 0.0], [0.5, 0.0, 0.5]])  # 2 and 3 both go with 1, yet never together
     triangles = Triangles()
     triangles.separate(pairs)
-    triangles.ascend(pairs, penalty=1.0)
+    for _ in range(3):
+        triangles.ascend(pairs, penalty=1.0)
     charges = triangles.charges(3)
     change = charges.constant + charges.bias @ pairs.diagonal()
     change -= 0.5 * float((charges.penalties * pairs).sum())
