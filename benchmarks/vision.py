@@ -75,6 +75,7 @@ def _extraction(options: argparse.Namespace, images: Tensor, labels: Tensor) -> 
         for _ in range(row):
             maps = backbone(images)
             sums.add(maps, maps.mean((2, 3)), labels)
+        sums.settled()  # what waits is part of the price
 
     with torch.no_grad():
         plain, full_time, ratio = _in_turns(bare, full, options.batches, images.device)

@@ -54,7 +54,7 @@ _SLICE = {"cpu": 1 << 18}
 _ACCELERATOR_SLICE = 1 << 25
 # The same for maps, of which no float64 copies are made.
 _MAP_SLICE = {"cpu": 1 << 22}
-_ACCELERATOR_MAP_SLICE = 1 << 28
+_ACCELERATOR_MAP_SLICE = 1 << 27
 # Squares of larger values, summed over the images, would leave the range of float64.
 _LARGEST = 1e140
 _SCALE = math.sqrt(10.0) * 0.1

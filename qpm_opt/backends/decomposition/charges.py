@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from qpm_opt._validation import FloatArray
 
 __all__ = ["Charges"]
@@ -16,6 +18,11 @@ class Charges:
     penalties: FloatArray
     bias: FloatArray
     constant: float
+
+    @classmethod
+    def none(cls, n: int) -> Charges:
+        """Nothing, over n features."""
+        return cls(np.zeros((n, n)), np.zeros(n), 0.0)
 
     def __add__(self, other: Charges) -> Charges:
         """Both together."""

@@ -80,8 +80,7 @@ class ConditionalValues:
         n, count = len(x), len(self._rows)
         if not count:
             return
-        if self._worth.shape[1] != values.values.shape[1]:
-            self._worth = _worth(values, self._thresholds)
+        worth = self._worth_of(values)
         mine = (self._next + np.arange(min(count, max(1, _LOOKED_AT // len(values.budgets))))) % count
         self._next = int(mine[-1] + 1) % count
         rows = self._rows[mine]
@@ -95,7 +94,7 @@ class ConditionalValues:
         kept[:, :n] = beside
         pace = min(_LONGEST_STEP, _PACE * count / len(mine))
         self._thresholds[mine] += pace * (_best(values, kept, self._thresholds[mine]) - self._thresholds[mine])
-        self._worth[mine] = _worth(values, self._thresholds[mine])
+        worth[mine] = _worth(values, self._thresholds[mine])
 
     def charges(self, thresholds: FloatArray, values: ClassValues, n: int) -> Charges:
         """What the own thresholds change of the line of the common ones, over n features.
@@ -107,9 +106,7 @@ class ConditionalValues:
         """
         gain, bias = np.zeros((n, n)), np.zeros(n)
         if len(self._rows):
-            if self._worth.shape[1] != values.values.shape[1]:
-                self._worth = _worth(values, self._thresholds)
-            more = (self._worth - values.worth(thresholds)) / self._k
+            more = (self._worth_of(values) - values.worth(thresholds)) / self._k
             gain[self._rows] = more[:, :n]
             bias[self._rows] = (self._thresholds - thresholds) @ values.budgets / self._k + more[:, n:].sum(axis=1)
         bias += gain.diagonal()
@@ -121,6 +118,12 @@ class ConditionalValues:
         more = _worth(values, self._thresholds, features) - values.worth(thresholds, features)
         charged: FloatArray = -more.T / self._k
         return charged
+
+    def _worth_of(self, values: ClassValues) -> FloatArray:
+        """What is kept of V (rows, n), anew where the working set has grown."""
+        if self._worth.shape[1] != values.values.shape[1]:
+            self._worth = _worth(values, self._thresholds)
+        return self._worth
 
 
 def _best(values: ClassValues, kept: npt.NDArray[np.float32], near: FloatArray) -> FloatArray:

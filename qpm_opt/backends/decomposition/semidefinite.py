@@ -34,6 +34,7 @@ import numpy.typing as npt
 from scipy import linalg
 
 from qpm_opt._validation import FloatArray, IntArray
+from qpm_opt.backends.decomposition.charges import Charges
 from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.conditional_values import ConditionalValues
 from qpm_opt.backends.decomposition.triangles import Triangles
@@ -151,7 +152,9 @@ class SemidefiniteBound:
         )
         best = self._class_values.thresholds(self._working_x())
         self._thresholds = _DAMPING * self._thresholds + (1.0 - _DAMPING) * best
-        half = self._half_penalties + np.float32(0.5) * self._charges.penalties.astype(np.float32)
+        half = self._half_penalties
+        if self._is_charged:
+            half = half + np.float32(0.5) * self._charges.penalties.astype(np.float32)
         y[1:, 1:] -= half * np.float32(1.0 / self._rho)
         np.clip(y, 0.0, 1.0, out=y)
         y[0, 0] = 1.0
@@ -175,7 +178,12 @@ class SemidefiniteBound:
             if number % _CHOSEN_EVERY == 0:
                 self._triangles.separate(pairs)
             self._triangles.ascend(pairs, self._rho)
-        self._set_charges()
+        if self._is_charged:
+            self._set_charges()
+
+    @property
+    def _is_charged(self) -> bool:
+        return self.iterations >= min(_CONDITIONAL_FROM, _TRIANGLES_FROM)
 
     def _set_charges(self) -> None:
         n = len(self._working)
@@ -183,9 +191,10 @@ class SemidefiniteBound:
 
     def _set_working(self, working: IntArray) -> None:
         self._working = working
+        self._charges = Charges.none(len(working))
         self._half_penalties: Single = (0.5 * self._penalties[np.ix_(working, working)]).astype(np.float32)
         some = np.concatenate([self._free[working], self._forced])
-        self._class_values = ClassValues.of(self._classes.values[:, some], self._classes.budgets)
+        self._class_values: ClassValues = ClassValues.of(self._classes.values[:, some], self._classes.budgets)
 
     def _working_x(self) -> FloatArray:
         return np.concatenate([self._x, np.ones(len(self._forced))])
