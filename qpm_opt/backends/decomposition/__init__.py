@@ -6,9 +6,10 @@ binaries s are left to search:
     F(S) = Σ_c (sum of the k best of σA[c, S]) − Σ_{i<j ∈ S} r_ij + Σ_{f ∈ S} b_f
 
 One paragraph of the method, one module: `class_values` (the first sum as a concave function of fractional s), `cuts`
-and `master` (the cutting-plane program), `uniqueness` (prices that make classes avoid each other), `semidefinite` (the
-bound for many penalised pairs), `tree` (branch and cut), `search` (what is done when). Sets are found by the swap
-search that the package shares.
+and `master` (the cutting-plane program), `overlaps` (what classes that have to differ may share, at fractional s),
+`uniqueness` (prices that make classes avoid each other, at whole s), `semidefinite` with `conditional_values` and
+`triangles` (the bound for many penalised pairs), `tree` (branch and cut), `search` (what is done when). Sets are found
+by the swap search that the package shares.
 """
 
 from __future__ import annotations

@@ -47,6 +47,10 @@ class LinearCut:
         features = np.flatnonzero(slopes)
         return cls(classes, constant, features, slopes[features])
 
+    def at(self, x: FloatArray) -> float:
+        """The right-hand side at features x (n,)."""
+        return self.constant + float(self.slopes @ x[self.features])
+
 
 @dataclass(frozen=True, eq=False)
 class CliqueCut:

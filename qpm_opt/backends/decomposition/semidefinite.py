@@ -10,8 +10,9 @@ q's complement: one eigendecomposition); the multiplier Z settles between them, 
 
 Only a working set of features takes part in that. A feature outside enters Y as the average chosen one, c = x/K, which
 keeps W positive semidefinite, and a pair of features of which one is outside is charged to that one; where that makes
-up a good part of what is left, those of the highest prices φ join. After some iterations kept features get thresholds
-of their own (conditional_values), and triangle inequalities come in (triangles); both are charged to b and P.
+up a good part of what is left, those of the highest prices φ join. After some iterations look-alike classes pay for
+what they share (overlaps), which changes a and b, kept features get thresholds of their own (conditional_values), and
+triangle inequalities come in (triangles); the last two are charged to b and P.
 
 Any Z gives a bound, converged or not. With V ⪰ Z on q's complement, V positive semidefinite, W = V − Z satisfies
 ⟨W, Y⟩ ≥ 0 for every feasible Y, so for every t
@@ -37,6 +38,7 @@ from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.backends.decomposition.charges import Charges
 from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.conditional_values import ConditionalValues
+from qpm_opt.backends.decomposition.overlaps import DistinctValues, class_kinds, overlaps_at
 from qpm_opt.backends.decomposition.triangles import Triangles
 from qpm_opt.search_space import SearchSpace
 
@@ -50,10 +52,14 @@ _PENALTIES = {0: 5.0, 20: 2.0, 40: 1.0}
 _OVERRELAXED = 1.6
 """Over-relaxation, until triangles come in: with it their multipliers would overshoot."""
 
+_OVERLAPS_FROM = 40
 _CONDITIONAL_FROM = 60
 _TRIANGLES_FROM = 80
 _CHOSEN_EVERY = 20
-"""Iterations after which triangles, and features with thresholds of their own, are chosen anew."""
+"""Iterations after which overlaps, features with thresholds of their own, and triangles are chosen anew."""
+
+_OVERLAPS_PACE = 0.3
+"""How much newly chosen overlaps count against all before."""
 
 _DAMPING = 0.95
 _LEAST_CHARGE = 0.03
@@ -71,7 +77,7 @@ class SemidefiniteCertificate:
     """A bound and what it says about single features.
 
     Attributes:
-        bound: Safe upper bound on the objective; uniqueness is left out.
+        bound: Safe upper bound on the objective.
         without: (n,) bound on solutions without a feature.
         including: (n,) bound on solutions with it.
     """
@@ -102,10 +108,12 @@ class SemidefiniteBound:
         self._forced, self._free = forced, free
         self._k = space.n_select - len(forced)
         self._penalties = space.penalties[np.ix_(free, free)]
-        self._bias = space.bias[free] - space.penalties[np.ix_(forced, free)].sum(axis=0)
-        self._constant = space.constant + space.set_value(forced)
+        self._own_bias = space.bias[free] - space.penalties[np.ix_(forced, free)].sum(axis=0)
+        self._own_constant = space.constant + space.set_value(forced)
         self._value = space.relaxed_value(chosen)
-        self._classes = classes
+        self._space, self._own_classes, self._kinds = space, classes, class_kinds(space)
+        self._distinct = DistinctValues.of(classes, [])
+        self._set_distinct(classes)
         self._everything = len(space.features)
         charged = self._penalties[self._penalties > 0.0]
         self._unit = 2.0 * float(charged.mean()) if len(charged) else 1.0
@@ -170,6 +178,8 @@ class SemidefiniteBound:
     def _follow(self) -> None:
         """Let triangles and conditional thresholds follow the last iteration."""
         pairs, number = self._m[1:, 1:], self.iterations
+        if number >= _OVERLAPS_FROM and number % _CHOSEN_EVERY == 0:
+            self._charge_overlaps()
         if number >= _CONDITIONAL_FROM:
             if number % _CHOSEN_EVERY == 0:
                 self._conditional.choose(self._x, self._thresholds, self._class_values)
@@ -180,6 +190,19 @@ class SemidefiniteBound:
             self._triangles.ascend(pairs, self._rho)
         if self._is_charged:
             self._set_charges()
+
+    def _charge_overlaps(self) -> None:
+        overlaps = overlaps_at(self._space, self._own_classes, self._kinds, self.x)
+        fresh = DistinctValues.of(self._own_classes, overlaps)
+        share = 1.0 if self.iterations == _OVERLAPS_FROM else _OVERLAPS_PACE
+        self._distinct = self._distinct.mixed(fresh, share)
+        self._set_distinct(ClassValues.of(self._distinct.values, self._own_classes.budgets))
+        self._set_class_values()
+
+    def _set_distinct(self, classes: ClassValues) -> None:
+        self._classes = classes
+        self._bias = self._own_bias + self._distinct.bias[self._free]
+        self._constant = self._own_constant + self._distinct.constant + float(self._distinct.bias[self._forced].sum())
 
     @property
     def _is_charged(self) -> bool:
@@ -193,7 +216,10 @@ class SemidefiniteBound:
         self._working = working
         self._charges = Charges.none(len(working))
         self._half_penalties: Single = (0.5 * self._penalties[np.ix_(working, working)]).astype(np.float32)
-        some = np.concatenate([self._free[working], self._forced])
+        self._set_class_values()
+
+    def _set_class_values(self) -> None:
+        some = np.concatenate([self._free[self._working], self._forced])
         self._class_values: ClassValues = ClassValues.of(self._classes.values[:, some], self._classes.budgets)
 
     def _working_x(self) -> FloatArray:

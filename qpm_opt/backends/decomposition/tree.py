@@ -18,6 +18,7 @@ from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.cuts import CliqueCut, LinearCut, clique_cuts
 from qpm_opt.backends.decomposition.master import Master, Point
+from qpm_opt.backends.decomposition.overlaps import class_kinds, overlaps_at
 from qpm_opt.backends.decomposition.uniqueness import price_collisions, priced_cuts
 from qpm_opt.search_space import SearchSpace, largest
 
@@ -86,6 +87,7 @@ class BranchAndCut:
         self.master = Master(space, np.stack([np.minimum(low, top), top]))
         self.master.add_linear(self._class_cuts(np.arange(len(budgets)), thresholds))
         self.master.add_linear(_covers(space))
+        self._kinds = class_kinds(space)
         self.lower, self.upper = space.forced.astype(np.float64), np.ones(n)
         self.bound = np.inf
         self.thresholds = thresholds
@@ -260,21 +262,22 @@ class BranchAndCut:
                 self._value(np.flatnonzero(point.x > 0.5))
             elif root and round_number % _ROUND_EVERY == 0:
                 self._round(point)
-            cuts = self._violated_class_cuts(point)
-            if len(cuts) <= 2 or round_number % 3 == 0:
-                cuts += self._violated_priced_cuts(point)
-            cliques = self._violated_clique_cuts(point, 1e-6 if whole else 1e-3)
-            if not cuts and not cliques:
-                if whole:
-                    if self._closes(bound):
-                        return None
-                    self._exclude(np.flatnonzero(point.x > 0.5))
-                    continue
-                return point
             stalled = len(history) > _PATIENCE and history[-_PATIENCE] - history[-1] < _LEAST_PROGRESS * max(
                 history[-1] - self._incumbent(), 1e-9
             )
-            if round_number >= rounds or (stalled and not whole):
+            if not whole and (stalled or round_number >= rounds):
+                return point
+            cuts = self._violated_class_cuts(point)
+            if len(cuts) <= 2 or round_number % 3 == 0:
+                cuts += self._violated(point, self._priced_cuts(point))
+            cuts += self._violated(point, self._overlap_cuts(point))
+            cliques = self._violated_clique_cuts(point, 1e-6 if whole else 1e-3)
+            if not cuts and not cliques:
+                if not whole or self._closes(bound):
+                    return None if whole else point
+                self._exclude(np.flatnonzero(point.x > 0.5))
+                continue
+            if round_number >= rounds:
                 return point
             self.master.add_linear(cuts)
             self.master.add_cliques(cliques)
@@ -299,13 +302,16 @@ class BranchAndCut:
         violated = np.flatnonzero(excess > least)
         return self._class_cuts(violated, thresholds)
 
-    def _violated_priced_cuts(self, point: Point) -> list[LinearCut]:
-        found = []
-        for cut in priced_cuts(self.space, price_collisions(self.space, self.classes, point.x), point.x):
-            value = cut.constant + float(cut.slopes @ point.x[cut.features])
-            if float(point.theta[cut.classes].sum()) > value + 1e-6 * max(1.0, abs(self._incumbent())):
-                found.append(cut)
-        return found
+    def _priced_cuts(self, point: Point) -> list[LinearCut]:
+        return priced_cuts(self.space, price_collisions(self.space, self.classes, point.x), point.x)
+
+    def _overlap_cuts(self, point: Point) -> list[LinearCut]:
+        found = overlaps_at(self.space, self.classes, self._kinds, point.x)
+        return [overlap.cut(self.classes) for overlap in found]
+
+    def _violated(self, point: Point, cuts: list[LinearCut]) -> list[LinearCut]:
+        least = 1e-6 * max(1.0, abs(self._incumbent()))
+        return [cut for cut in cuts if float(point.theta[cut.classes].sum()) > cut.at(point.x) + least]
 
     def _class_cuts(self, classes: IntArray, thresholds: FloatArray) -> list[LinearCut]:
         constants = self.classes.budgets * thresholds

@@ -5,37 +5,55 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from qpm_opt import AssignmentProblem
 from qpm_opt.backends.decomposition import semidefinite
 from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.semidefinite import SemidefiniteBound
+from qpm_opt.search_space import SearchSpace
 from qpm_opt.swap_search import greedy_set
 
 from .problems import optimum, sets_of, small_space
 
 
-def _bound(seed: int, scale: float = 1.0) -> tuple[SemidefiniteBound, float, list[float]]:
-    space = small_space(seed, scale=scale)
-    classes = ClassValues.of(space.values, space.budgets)
-    relaxed = [space.relaxed_value(chosen) for chosen in sets_of(space)]
-    return SemidefiniteBound(space, classes, greedy_set(space)), optimum(space), relaxed
+def _bound(space: SearchSpace) -> SemidefiniteBound:
+    return SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), greedy_set(space))
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_it_is_valid_after_any_number_of_iterations_and_gets_close(seed: int) -> None:
-    iteration, best, relaxed = _bound(seed)
+    space = small_space(seed)
+    iteration, best = _bound(space), optimum(space)
     for number in range(260):
         iteration.step()
         if number % 10 == 5 or number in (0, 1, 259):
-            assert iteration.certificate().bound >= max(relaxed) - 1e-9
-    size = max(abs(value) for value in relaxed)
-    assert iteration.certificate().bound <= max(relaxed) + 0.1 * size
-    assert best <= max(relaxed) + 1e-9
+            assert iteration.certificate().bound >= best - 1e-9
+    relaxed = [space.relaxed_value(chosen) for chosen in sets_of(space)]
+    assert iteration.certificate().bound <= max(relaxed) + 0.1 * max(abs(value) for value in relaxed)
+
+
+def test_it_charges_classes_that_look_alike_for_having_to_differ() -> None:
+    charged = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        liked = rng.random((3, 9))[[0, 0, 1, 1, 2, 2]] + 0.02 * rng.random((6, 9))
+        space = SearchSpace.of(AssignmentProblem(liked, n_select=5, n_per_class=2))
+        iteration, best = _bound(space), optimum(space)
+        bounds = []
+        for number in range(200):
+            iteration.step()
+            if number % 20 == 19:
+                bounds.append(iteration.certificate().bound)
+        assert min(bounds) >= best - 1e-9
+        without = max(space.relaxed_value(chosen) for chosen in sets_of(space))
+        charged.append((without - min(bounds)) / (without - best))
+    assert min(charged) > 0.0
+    assert np.median(charged) > 0.5
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
 def test_the_size_of_the_numbers_does_not_matter(scale: float) -> None:
-    plain, _, _ = _bound(4)
-    scaled, best, _ = _bound(4, scale)
+    plain, larger = _bound(small_space(4)), small_space(4, scale=scale)
+    scaled, best = _bound(larger), optimum(larger)
     for _ in range(40):
         plain.step()
         scaled.step()
@@ -46,12 +64,12 @@ def test_the_size_of_the_numbers_does_not_matter(scale: float) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_what_it_says_of_single_features_holds(seed: int) -> None:
     space = small_space(seed)
-    iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), greedy_set(space))
+    iteration = _bound(space)
     for _ in range(60):
         iteration.step()
     certificate = iteration.certificate()
     for chosen in sets_of(space):
-        value = space.relaxed_value(chosen)
+        value, _ = space.exact(chosen)
         kept = np.zeros(len(space.features), dtype=bool)
         kept[chosen] = True
         assert (certificate.including[kept] >= value - 1e-9).all()
@@ -64,7 +82,7 @@ def test_a_working_set_bounds_all_features(seed: int, joining: bool, monkeypatch
     if not joining:
         monkeypatch.setattr(semidefinite, "_LEAST_CHARGE", np.inf)
     space = small_space(seed)
-    values = [space.relaxed_value(chosen) for chosen in sets_of(space)]
+    values = [space.exact(chosen)[0] for chosen in sets_of(space)]
     nothing_more = np.zeros(len(space.features), dtype=bool)
     iteration = SemidefiniteBound(
         space, ClassValues.of(space.values, space.budgets), greedy_set(space), working=nothing_more
