@@ -17,6 +17,7 @@ from __future__ import annotations
 from importlib.metadata import version as package_version
 
 from qpm_opt.backends.base import Capabilities, Request
+from qpm_opt.backends.decomposition.blas_threads import blas_threads
 from qpm_opt.backends.decomposition.search import Search
 from qpm_opt.backends.search_log import SearchLog
 from qpm_opt.problem import AssignmentProblem
@@ -24,7 +25,7 @@ from qpm_opt.solution import Termination
 
 __all__ = ["CAPABILITIES", "solve", "version"]
 
-CAPABILITIES = Capabilities(proves_optimality=True, threads=False)
+CAPABILITIES = Capabilities(proves_optimality=True, threads=True)
 
 
 def version() -> str:
@@ -34,4 +35,5 @@ def version() -> str:
 
 def solve(problem: AssignmentProblem, request: Request, log: SearchLog) -> Termination:
     """Search and prove until the gap is closed or the time is up."""
-    return Search(problem, request, log).run()
+    with blas_threads(request.threads):
+        return Search(problem, request, log).run()
