@@ -37,6 +37,7 @@ __all__ = ["SweepPoint", "sweep"]
 logger = logging.getLogger(__name__)
 
 _AS_GIVEN = "given"
+_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ def _executor(workers: int | None, scheduler: str | None) -> Iterator[Executor]:
     except ImportError as error:
         raise BackendUnavailableError('A Dask scheduler needs distributed: pip install "qpm[dask]".') from error
     try:
-        client = Client(scheduler, timeout="10s")  # type: ignore[no-untyped-call]
+        client = Client(scheduler, timeout=_CONNECT_SECONDS)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise BackendUnavailableError(f"There is no Dask scheduler at {scheduler!r}: {error}.") from error
     with client:

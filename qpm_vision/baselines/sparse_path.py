@@ -151,10 +151,11 @@ def elastic_net(
         penalty: λ, not negative.
         grouped: Whether the weights of a feature vanish together.
         alpha: Share of the sparse penalty.
-        tolerance: Stop when a step changes no weight by more than this share of the largest one.
+        tolerance: Stop when a step changes no weight by more than this share of the largest one, or after thousands of
+            steps: the rounding of single precision may keep changing more.
     """
     problem = _Problem(features, grouped=grouped, alpha=alpha)
-    return problem.layer(problem.minimised(problem.empty(), penalty, tolerance, 50 * _STEPS), penalty)
+    return problem.layer(problem.minimised(problem.empty(), penalty, tolerance, 4 * _STEPS), penalty)
 
 
 def _on_path(features: PooledFeatures, *, grouped: bool, count: Callable[[Tensor], int], wanted: int) -> SparseLayer:

@@ -258,7 +258,7 @@ def test_highs_and_cp_sat_take_the_start_as_their_first_solution(monkeypatch: py
 
         with monkeypatch.context() as patch:
             patch.setattr(SearchLog, "offer", watching)
-            solve_assignment(problem, solver=solver, start=start, time_limit=8.0, threads=2)
+            solve_assignment(problem, solver=solver, start=start, time_limit=4.0, threads=2)
         assert offered, f"{solver} reported no solution"
         assert offered[0] == pytest.approx(start.objective, rel=1e-6), solver
 
@@ -283,7 +283,7 @@ def test_a_start_with_features_that_are_gone_is_repaired(solver: str) -> None:
 def test_progress_and_trace_only_improve(solver: str) -> None:
     problem = hard_problem(15, 50)
     states: list[Progress] = []
-    result = solve_assignment(problem, solver=solver, time_limit=5.0, progress=states.append)
+    result = solve_assignment(problem, solver=solver, time_limit=3.0, progress=states.append)
     assert states
     for points in ([*states], [*result.trace]):
         times = [point.time for point in points]

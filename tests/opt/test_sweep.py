@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,14 @@ def test_penalties_and_infeasible_points_are_part_of_the_table(tmp_path: Path) -
     assert large.loc["given", "objective"] >= large.loc["20%", "objective"] - 1e-9
 
 
-def test_bad_input_is_refused(tmp_path: Path) -> None:
+def test_bad_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInputError, match="'penalised' value 'turan' needs the 'similarity'"):
         sweep(_problem(), tmp_path, **GRID, penalised=["turan"])
     with pytest.raises(InvalidInputError, match=r"shares like '5%'\. Got 'lots'"):
         sweep(_problem(), tmp_path, **GRID, penalised=["lots"])
     with pytest.raises(InvalidInputError, match="'n_select' parameter must hold different values"):
         sweep(_problem(), tmp_path, n_select=[], n_per_class=[2])
+    monkeypatch.setattr(sys.modules["qpm_opt.sweep"], "_CONNECT_SECONDS", 1.0)
     with pytest.raises(BackendUnavailableError, match="Dask scheduler"):
         sweep(_problem(), tmp_path, **GRID, scheduler="tcp://127.0.0.1:1")
     sweep(_problem(), tmp_path, n_select=[6], n_per_class=[2])

@@ -26,7 +26,7 @@ def test_every_cut_holds_for_every_set(seed: int, pairs: list[tuple[int, int, in
     space = _alike(seed, pairs) if seed % 2 else small_space(seed)
     classes = ClassValues.of(space.values, space.budgets)
     sets = sets_of(space)
-    for chosen in sets[:: max(1, len(sets) // 6)]:
+    for chosen in sets[:: max(1, len(sets) // 3)]:
         x = indicator(space, chosen)
         for cut in priced_cuts(space, price_collisions(space, classes, x), x):
             for other in sets:
