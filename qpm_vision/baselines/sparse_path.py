@@ -155,7 +155,7 @@ def elastic_net(
             steps: the rounding of single precision may keep changing more.
     """
     problem = _Problem(features, grouped=grouped, alpha=alpha)
-    return problem.layer(problem.minimised(problem.empty(), penalty, tolerance, 4 * _STEPS), penalty)
+    return problem.layer(problem.minimised(problem.empty(), penalty, tolerance, 10 * _STEPS), penalty)
 
 
 def _on_path(features: PooledFeatures, *, grouped: bool, count: Callable[[Tensor], int], wanted: int) -> SparseLayer:
