@@ -71,10 +71,7 @@ _LEAST_FALL_ALONE = 0.01
 """The same where the gap of the cutting planes is `_FAR_BEHIND` times as large, so that nothing better is to be had."""
 
 _TRIAL_ROUNDS = 10
-_TRIAL_ITERATIONS = 15_000
-_GOOD_FALL = 0.75
-_LARGE_GAP = 0.1
-"""Cutting planes go on if some rounds bring the gap below 10 %, and each further lot to three quarters of it."""
+"""Cutting planes go on if as many rounds again, at the pace of the last ones, promise `_SMALL_GAP`."""
 
 _NODES_A_ROUND = 50
 
@@ -173,13 +170,14 @@ class Search:
 
     def _cut_root(self, tree: BranchAndCut) -> Point | None:
         """Cut the root to the end where that goes well, and no further than it takes to see that it does not."""
-        point = tree.root(_TRIAL_ROUNDS)
-        gap, before = self._relative(tree.bound), _LARGE_GAP / _GOOD_FALL
-        while point is not None and point.solved and _SMALL_GAP < gap <= _GOOD_FALL * before:
-            if tree.iterations > _TRIAL_ITERATIONS:
-                return point
+        point = tree.root(1)
+        gap = self._relative(tree.bound)
+        promised = 0.0
+        while point is not None and point.solved and promised <= _SMALL_GAP < gap:
+            before = gap
             point = tree.root(_TRIAL_ROUNDS)
-            gap, before = self._relative(tree.bound), gap
+            gap = self._relative(tree.bound)
+            promised = gap * gap / before
         return tree.root() if point is not None and gap <= _SMALL_GAP else point
 
     def _worth_a_semidefinite_bound(self, tree: BranchAndCut) -> bool:
