@@ -11,16 +11,18 @@ import torch
 
 from qpm_opt import Assignment, InvalidInputError
 from qpm_vision._data_identity import data_identity, identity_differences
+from qpm_vision._work import read_problem
 from qpm_vision.checkpoint import load_checkpoint
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, load_data
+from qpm_vision.explain.candidates import Candidates
 from qpm_vision.explain.explainer import Explainer
 from qpm_vision.explain.feature import draw_feature
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.matrix import draw_matrix
 from qpm_vision.explain.pictures import draw_class, draw_comparison, draw_overview
 from qpm_vision.feature_names import feature_names
-from qpm_vision.model import QPMClassifier
+from qpm_vision.model import DenseClassifier, QPMClassifier
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
 if TYPE_CHECKING:
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
     from qpm_vision.predict import Predictor
 
 __all__ = [
+    "load_candidates",
     "load_explainer",
+    "plot_candidate",
     "plot_class",
     "plot_comparison",
     "plot_feature",
@@ -62,6 +66,38 @@ def load_explainer(
     """
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     folder.require("explanation", "is not finished")
+    images = _data_of(folder, data)
+    model, preprocessing, _ = load_checkpoint(folder.path / "qpm.safetensors")
+    if not isinstance(model, QPMClassifier):
+        raise RunFolderError(f"The file {str(folder.path / 'qpm.safetensors')!r} holds no interpretable model.")
+    gallery = Gallery.from_arrays(folder.read_npz("gallery.npz"))
+    names = feature_names(folder)
+    return Explainer(model, images.train, preprocessing, gallery, images.class_names, device, names)
+
+
+def load_candidates(run: RunFolder | str | os.PathLike[str], *, data: ImageData | None = None) -> Candidates:
+    """Load what pictures of any feature need, also of those that a run does not keep.
+
+    Args:
+        run: The run folder.
+        data: Its data; loaded again by default, which needs them at the same place.
+
+    Raises:
+        RunFolderError: The run has no features yet, or its files are damaged.
+        InvalidInputError: The data have changed since.
+    """
+    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    folder.require("assignment", "has no assignment")
+    images = _data_of(folder, data)
+    model, preprocessing, _ = load_checkpoint(folder.path / "dense.safetensors")
+    if not isinstance(model, DenseClassifier):
+        raise RunFolderError(f"The file {str(folder.path / 'dense.safetensors')!r} holds no dense model.")
+    similarity = read_problem(folder).class_similarity
+    return Candidates(model.eval(), images.train, preprocessing, similarity, images.class_names)
+
+
+def _data_of(folder: RunFolder, data: ImageData | None) -> ImageData:
+    """The data of a run, which must be what they were."""
     config = RunConfig.from_dict(folder.config())
     images = load_data(config.data, **config.division) if data is None else data
     changed = identity_differences(folder.read_json("data.json"), data_identity(images))
@@ -70,12 +106,7 @@ def load_explainer(
             f"The data {config.data!r} have changed since the run in {str(folder.path)!r} was made ({changed}). "
             "Restore them, or run again in a new folder."
         )
-    model, preprocessing, _ = load_checkpoint(folder.path / "qpm.safetensors")
-    if not isinstance(model, QPMClassifier):
-        raise RunFolderError(f"The file {str(folder.path / 'qpm.safetensors')!r} holds no interpretable model.")
-    gallery = Gallery.from_arrays(folder.read_npz("gallery.npz"))
-    names = feature_names(folder)
-    return Explainer(model, images.train, preprocessing, gallery, images.class_names, device, names)
+    return images
 
 
 def plot_class(run: Run, class_: str | int, fig: Figure | None = None) -> tuple[Figure, npt.NDArray[Any]]:
@@ -137,6 +168,22 @@ def plot_feature(run: Run, feature: int, fig: Figure | None = None) -> tuple[Fig
         The figure and its axes in one row, the images first.
     """
     return draw_feature(_explainer(run), feature, fig)
+
+
+def plot_candidate(
+    run: Candidates | RunFolder | str | os.PathLike[str], feature: int, fig: Figure | None = None
+) -> tuple[Figure, npt.NDArray[Any]]:
+    """Draw any feature of the backbone, kept or not, as it is before fine-tuning: what a steering would bring in.
+
+    Args:
+        run: A run folder or `Candidates`.
+        feature: Its number in the backbone.
+        fig: Where to draw; a new figure by default.
+
+    Returns:
+        The figure and its axes in one row, an image each of the classes that the feature is most similar to.
+    """
+    return (run if isinstance(run, Candidates) else load_candidates(run)).draw(feature, fig)
 
 
 def plot_image(run: Predictor | Run, image: ImageInput, fig: Figure | None = None) -> tuple[Figure, npt.NDArray[Any]]:

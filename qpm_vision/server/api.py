@@ -18,6 +18,7 @@ from qpm_opt import InvalidInputError
 from qpm_vision._work import read_assignment, read_problem
 from qpm_vision.feature_names import all_names
 from qpm_vision.run_folder import RunFolder
+from qpm_vision.server.candidate_pictures import CandidatePictures
 from qpm_vision.server.guard import FRAME
 from qpm_vision.server.jobs import Job, Jobs
 from qpm_vision.server.kept_files import DRAFT_FILE, NAMES_FILE, KeptFile, Seen
@@ -43,12 +44,14 @@ class Desk:
     Attributes:
         folder: The run.
         ticket: What the address of the framed report has in it.
+        pictures: Pictures of features that the run does not keep.
         searches: Searches of this server.
         reports: Reports that it writes.
     """
 
     folder: RunFolder
     ticket: str
+    pictures: CandidatePictures
     searches: Jobs = field(default_factory=lambda: Jobs("search", MOST_RUNNING))
     reports: Jobs = field(default_factory=lambda: Jobs("report", MOST_WRITING))
 
@@ -60,6 +63,7 @@ def api_routes(desk: Desk) -> list[Route]:
         Route("/api/steering", partial(_save_steering, desk), methods=["PUT"]),
         Route("/api/names", partial(_names, desk), methods=["GET"]),
         Route("/api/names", partial(_save_names, desk), methods=["PUT"]),
+        Route("/api/features/{number}", partial(_picture, desk), methods=["GET"]),
         Route("/api/parse", _parse, methods=["POST"]),
         Route("/api/solve", partial(_solve, desk), methods=["POST"]),
         Route("/api/report", partial(_write_report, desk), methods=["POST"]),
@@ -130,13 +134,15 @@ async def _save_names(desk: Desk, request: Request) -> Response:
     names = data.get("names")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise HTTPException(422, "The key 'names' must be an object with a name for each number of a feature.")
-    numbered = {_number(number): name for number, name in names.items()}
+    numbered = {
+        _number(number, "The key 'names' must have numbers of features as keys"): name for number, name in names.items()
+    }
     return JSONResponse(_named(await _replace(desk, NAMES_FILE, numbered, data)))
 
 
-def _number(text: str) -> int:
+def _number(text: str, told: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise HTTPException(422, f"The key 'names' must have numbers of features as keys. Got {text[:40]!r}.")
+        raise HTTPException(422, f"{told}. Got {text[:40]!r}.")
     return int(text)
 
 
@@ -190,6 +196,11 @@ def _steering(folder: RunFolder, data: dict[str, Any]) -> Steering:
     labels = tuple(map(str, problem.class_labels or range(problem.n_classes)))
     steering.resolved(problem.n_features, labels, all_names(folder))
     return steering
+
+
+async def _picture(desk: Desk, request: Request) -> Response:
+    feature = _number(request.path_params["number"], "The address must end with the number of a feature")
+    return Response(await run_in_threadpool(desk.pictures.png, feature), media_type="image/png")
 
 
 # -- jobs ----------------------------------------------------------------------------------------------------------

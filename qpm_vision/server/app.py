@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from qpm_opt import InvalidInputError, QPMError
 from qpm_vision.run_folder import RunFolder
 from qpm_vision.server.api import Desk, api_routes
+from qpm_vision.server.candidate_pictures import CandidatePictures
 from qpm_vision.server.guard import Guard
 from qpm_vision.server.jobs import TooManyError
 from qpm_vision.server.kept_files import ConflictError
@@ -35,7 +36,7 @@ def make_app(folder: RunFolder, token: str) -> Starlette:
     folder.require("assignment", "has no features to steer")
     ticket = secrets.token_urlsafe(24)
     return Starlette(
-        routes=[*page_routes(folder, ticket), *api_routes(Desk(folder, ticket))],
+        routes=[*page_routes(folder, ticket), *api_routes(Desk(folder, ticket, CandidatePictures(folder)))],
         middleware=[Middleware(Guard, token=token)],
         exception_handlers={
             HTTPException: _refused,

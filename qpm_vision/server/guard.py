@@ -9,9 +9,10 @@ other users do not know.
 from __future__ import annotations
 
 import secrets
+from html import escape
 
 from starlette.datastructures import Headers, QueryParams
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["FRAME", "MOST_BYTES", "TOKEN_HEADER", "Guard"]
@@ -60,7 +61,8 @@ class Guard:
         body = None if refusal is not None else await _body(receive)
         if body is None:
             status, message = refusal or (413, f"The body must have at most {MOST_BYTES:,} bytes.")
-            await JSONResponse({"error": message}, status_code=status)(scope, receive, secured)
+            answer = _page(message, status) if "text/html" in headers.get("accept", "") else _record(message, status)
+            await answer(scope, receive, secured)
             return
 
         rest: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -88,6 +90,16 @@ class Guard:
         if not length.isdecimal() or int(length) > MOST_BYTES:
             return 413, f"The body must have at most {MOST_BYTES:,} bytes. Got {length[:20]}."
         return None
+
+
+def _record(message: str, status: int) -> Response:
+    return JSONResponse({"error": message}, status_code=status)
+
+
+def _page(message: str, status: int) -> Response:
+    """The same for a person who has opened the address in a browser."""
+    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Refused</title><p>{escape(message)}</p></html>'
+    return HTMLResponse(page, status_code=status)
 
 
 async def _body(receive: Receive) -> bytes | None:

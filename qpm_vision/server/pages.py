@@ -4,8 +4,8 @@ The report is a file, which may come from elsewhere, and it is full of scripts. 
 frame of an origin of its own (a sandbox), where it can neither send requests nor read the token, and the page around it
 acts. A script of ours in the frame adds buttons and says which of them was pressed; the page around it takes no more
 from it than "put this feature into, or out of, a list of the draft" and "a person wants to name this feature", for
-features that the run keeps and classes that it has. Whatever else a report does, it cannot write: what is saved is
-confirmed outside of the frame.
+features that the run keeps and classes that it has, and which theme was chosen. Whatever else a report does, it cannot
+write: what is saved is confirmed outside of the frame.
 
 A page that is rendered afresh, without a sandbox, would need the images of the run and minutes at every start, and
 would let every mistake in a report become one that acts with the token.

@@ -22,7 +22,9 @@ from qpm_vision.explain import (
     Gallery,
     closest_pair,
     collect_gallery,
+    load_candidates,
     overlay,
+    plot_candidate,
     plot_class,
     plot_comparison,
     plot_feature,
@@ -325,6 +327,20 @@ def test_feature_picture_tells_its_classes_from_others(explainer: Explainer) -> 
         assert bar.get_data().values.sum() == pytest.approx(100)
     with pytest.raises(InvalidInputError, match=r"'feature'.*Got 2; kept are 1, 3, 4, 6, 7"):
         plot_feature(explainer, 2)
+
+
+def test_candidate_picture_shows_any_feature_in_the_classes_it_is_most_similar_to(finished: RunFolder) -> None:
+    candidates = load_candidates(finished, data=tiny_data())
+    kept = set(candidates.model.state_dict())  # the dense model: nothing is selected in it
+    assert "selected" not in kept
+    for feature in range(candidates.similarity.shape[1]):
+        figure, axes = plot_candidate(candidates, feature)
+        assert f"Feature {feature} before fine-tuning" in _text(figure)
+        ranked = np.argsort(-candidates.similarity[:, feature], kind="stable")
+        captions = [ax.get_xlabel().split()[0] for ax in axes if ax.get_xlabel()]
+        assert captions == [drawable(candidates.class_names[index]).split()[0] for index in ranked]
+    with pytest.raises(InvalidInputError, match=r"'feature'.*0 to 7\. Got 8"):
+        plot_candidate(candidates, 8)
 
 
 def test_image_picture_is_that_of_the_explanation(explainer: Explainer, finished: RunFolder) -> None:

@@ -17,6 +17,7 @@ import qpm_vision.training as training
 from qpm_opt import Assignment, AssignmentProblem, InvalidInputError, QPMError, verify
 from qpm_vision._preflight import pick_device
 from qpm_vision._progress import SilentReporter
+from qpm_vision._work import Work
 from qpm_vision.checkpoint import load_checkpoint
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ArrayImages, ImageData
@@ -317,6 +318,27 @@ def test_devices() -> None:
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
     with pytest.raises(InvalidInputError, match=r"'device'.*'auto'"):
         pick_device("tpu9")
+
+
+def test_each_process_has_a_gpu_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device("auto").type == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    for name in ("auto", "cuda"):
+        with pytest.raises(InvalidInputError, match=r"'device'.*process 3 on a machine with 2 GPUs; start as many"):
+            pick_device(name)
+    assert pick_device("cpu").type == "cpu"
+
+
+def test_a_gpu_has_a_loading_process_for_each_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    for device, given, expected in (("cpu", None, 0), ("cuda", None, 3), ("cuda", 0, 0), ("cpu", 5, 5)):
+        work = Work(replace(tiny_config(), workers=given), RunFolder(tmp_path), SilentReporter(), tiny_data())
+        work.__dict__["device"] = torch.device(device)
+        assert work.workers == expected
 
 
 # -- afterwards ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -370,6 +371,53 @@ def test_writing_the_report_can_fail_and_be_stopped_and_is_done_once_at_a_time(
     assert ask("GET", "/api/run")[1]["report"]["writing"] is None
 
 
+def test_pictures_of_features_that_the_run_does_not_keep(
+    place: RunFolder, kept: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+
+    def load(name: str, **_: Any) -> Any:
+        loads.append(name)
+        return tiny_data()
+
+    monkeypatch.setattr("qpm_vision.explain.from_run.load_data", load)
+    other = next(number for number in range(8) if number not in kept)
+    with served(place) as ask:
+        for _ in range(2):
+            status, picture, headers = ask("GET", f"/api/features/{other}")
+            assert (status, headers["content-type"]) == (200, "image/png")
+            assert picture.startswith(b"\x89PNG")
+        assert ask("GET", f"/api/features/{kept[0]}")[0] == 200
+        assert len(loads) == 1
+        status, answer, _ = ask("GET", "/api/features/8")
+        assert (status, "0 to 7" in answer["error"]) == (422, True)
+        for wrong in ("-1", "1e3", "%2e%2e", "0" * 200):
+            assert ask("GET", f"/api/features/{wrong}")[0] == 422
+        assert ask("POST", f"/api/features/{other}", {})[0] == 405
+        assert ask("GET", f"/api/features/{other}", X_QPM_Token="")[0] == 403
+
+
+def test_only_some_wait_for_a_picture(place: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(*_: Any, **__: Any) -> Any:
+        begun.release()
+        go_on.wait(30)
+        return tiny_data()
+
+    monkeypatch.setattr("qpm_vision.explain.from_run.load_data", slow)
+    with served(place) as ask, ThreadPoolExecutor(8) as pool:
+        first = pool.submit(ask, "GET", "/api/features/0")
+        begun.acquire(timeout=30)
+        others = [pool.submit(ask, "GET", f"/api/features/{number}") for number in (1, 2, 3, 4, 5)]
+        refused = next(future for future in as_completed(others, timeout=30))
+        go_on.set()
+        answers = [future.result() for future in (first, *others)]
+        assert refused.result()[0] == 429
+        assert sorted({status for status, _, _ in answers}) == [200, 429]
+        assert [status for status, _, _ in answers].count(200) == 4
+
+
 def test_an_unfinished_run_has_no_report(place: RunFolder, tmp_path: Path) -> None:
     young = RunFolder(shutil.copytree(place.path, tmp_path / "young"))
     young.forget_from("fine-tuning")
@@ -410,6 +458,16 @@ def test_who_is_refused(ask: Client, place: RunFolder, headers: dict[str, str], 
         assert status == 403, (method, path)
         assert message in answer["error"]
     assert not (place.path / DRAFT).exists()
+
+
+def test_a_person_is_refused_in_a_page(ask: Client) -> None:
+    accepted = "text/html,application/xhtml+xml,*/*;q=0.8"
+    status, page, headers = ask("GET", "/", Accept=accepted, X_QPM_Token="")
+    assert (status, headers["content-type"]) == (403, "text/html; charset=utf-8")
+    assert b"<p>The token is missing" in page
+    status, page, _ = ask("GET", "/", Accept=accepted, Host="<script>:1")
+    assert status == 403
+    assert b"<script>" not in page
 
 
 def test_a_link_that_is_followed_and_the_page_itself_areserved(ask: Client) -> None:

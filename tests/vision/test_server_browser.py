@@ -90,8 +90,9 @@ def _fits(page: Page) -> bool:
 
 @pytest.mark.parametrize(("width", "theme"), [(390, "dark"), pytest.param(1400, "light", marks=pytest.mark.slow)])
 def test_ban_see_the_price_save(
-    browser: Browser, folder: RunFolder, reported: Reported, width: int, theme: str
+    browser: Browser, folder: RunFolder, reported: Reported, width: int, theme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("qpm_vision.explain.from_run.load_data", lambda *_, **__: reported.data)
     number = reported.report.features[0].number
     with served(folder) as ask:
         tabs = Tabs(browser, ask.port, width, theme)
@@ -108,6 +109,11 @@ def test_ban_see_the_price_save(
         diff = propose_steering(folder, Steering(ban=(number,), stay=1.0)).diff
         expect(page.locator("#outcome")).to_contain_text(f"Price: {diff.price:.3f}")
         page.get_by_text("What each class loses and gains").click()
+        for feature in diff.features_in:
+            page.get_by_role("button", name=f"Look at {feature}").click()
+            picture = page.get_by_alt_text(f"Feature {feature} on images of the classes")
+            expect(picture).to_have_js_property("complete", True)
+            assert picture.evaluate("image => image.naturalWidth") > 300
         assert {change.name for change in diff.classes} <= set(page.locator("#details th").all_inner_texts())
         assert not (folder.path / "steer.yaml").exists()
         page.get_by_role("button", name="Save as steer.yaml").click()
@@ -178,6 +184,17 @@ def test_a_feature_is_forbidden_for_a_class(tabs: Tabs, folder: RunFolder, repor
     assert Steering.from_yaml(folder.path / "steer.yaml").forbid == {entry.name: (number,)}
     page.get_by_role("button", name=f"take back not in {entry.name}: {number}").click()
     expect(button).to_have_attribute("aria-pressed", "false")
+
+
+def test_the_theme_of_the_report_stays(tabs: Tabs) -> None:
+    page = tabs.open("/", "#features")
+    root = _report(page).locator("html")
+    expect(root).to_have_attribute("data-theme", "auto")
+    _report(page).locator("#theme").select_option("dark")
+    expect(root).to_have_attribute("data-theme", "dark")
+    page.reload()
+    expect(_report(page).locator("html")).to_have_attribute("data-theme", "dark")
+    expect(_report(page).locator("#theme")).to_have_value("dark")
 
 
 def test_several_tabs_and_a_killed_server_lose_nothing(browser: Browser, folder: RunFolder, reported: Reported) -> None:

@@ -128,12 +128,17 @@ def _groups(classes: ClassValues, kinds: IntArray, x: FloatArray) -> list[IntArr
     taken, room = _taken(classes, x)[:, used], x[used]
     # w_c w_d / x is at least w_c + w_d − x, the least that two classes share at a feature.
     shared = taken / np.sqrt(room)
-    possible = (shared @ shared.T > classes.budgets[:, None] - 1 + _LEAST_EXCESS) & (kinds[:, None] == kinds)
-    first, second = np.nonzero(np.triu(possible & (kinds[:, None] != _NOBODY), 1))
-    excess = np.maximum(taken[first] + taken[second] - room, 0.0).sum(axis=1) - (classes.budgets[first] - 1)
+    possible = shared @ shared.T > classes.budgets[:, None] - 1 + _LEAST_EXCESS
+    possible &= (kinds[:, None] == kinds) & (kinds != _NOBODY)
+    found: list[tuple[float, int, int]] = []
+    for c in np.flatnonzero(possible.any(axis=1)).tolist():
+        others, own = c + 1 + np.flatnonzero(possible[c, c + 1 :]), np.flatnonzero(taken[c])
+        together = np.maximum(taken[c, own] + taken[np.ix_(others, own)] - room[own], 0.0).sum(axis=1)
+        excess = together - (classes.budgets[c] - 1)
+        large = excess > _LEAST_EXCESS
+        found += [(-amount, c, d) for amount, d in zip(excess[large].tolist(), others[large].tolist(), strict=True)]
     group_of: dict[int, list[int]] = {}
-    for pair in np.argsort(-excess, kind="stable")[: int((excess > _LEAST_EXCESS).sum())].tolist():
-        c, d = int(first[pair]), int(second[pair])
+    for _, c, d in sorted(found):
         one, other = group_of.setdefault(c, [c]), group_of.setdefault(d, [d])
         if one is not other and len(one) + len(other) <= _MOST_CLASSES:
             one += other

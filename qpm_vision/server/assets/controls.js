@@ -68,9 +68,17 @@
     }
   }
 
+  // This frame can keep nothing, so the page around it remembers the theme.
+  const themes = document.getElementById("theme");
+  themes.addEventListener("change", () => say({ what: "theme", theme: themes.value }));
+
   window.addEventListener("message", (event) => {
     if (event.source !== window.parent) return;
-    const { ban, require, forbid, names } = event.data;
+    const { ban, require, forbid, names, theme } = event.data;
+    if (theme !== themes.value) {
+      themes.value = theme;
+      themes.dispatchEvent(new Event("change"));
+    }
     forbidden = new Map(forbid.map(([name, numbers]) => [name, new Set(numbers)]));
     wanted.ban = new Set(ban);
     wanted.require = new Set(require);

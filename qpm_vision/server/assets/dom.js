@@ -40,6 +40,13 @@ export async function ask(method, path, body) {
   return data;
 }
 
+/** A picture that the server draws, once it has. */
+export async function drawn(path, alt) {
+  const answer = await fetch(path, { headers: { "X-QPM-Token": token } });
+  if (!answer.ok) throw new Refusal((await answer.json()).error, answer.status);
+  return make("img", { src: pageAddress(path), alt });
+}
+
 /** Say something on the page; an empty text takes it away. */
 export function tell(text, fine = false) {
   at("message").textContent = text;

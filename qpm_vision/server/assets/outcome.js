@@ -1,6 +1,6 @@
 // What a search found, in words and tables.
 
-import { make } from "./dom.js";
+import { drawn, guarded, make } from "./dom.js";
 import { label, run } from "./draft.js";
 
 const number = (value) => value.toFixed(3);
@@ -25,6 +25,25 @@ export function summary({ diff }) {
   ];
 }
 
+/** Buttons that show what would come in, which the report has no pictures of. */
+function looks(items) {
+  const pictures = make("div", { className: "pictures" });
+  const buttons = items.map(({ feature }) => {
+    const button = make("button", { type: "button", textContent: `Look at ${label(feature)}` });
+    button.onclick = guarded(async () => {
+      button.disabled = true;
+      try {
+        pictures.append(await drawn(`/api/features/${feature}`, `Feature ${feature} on images of the classes that it is most similar to, before fine-tuning`));
+      } catch (error) {
+        button.disabled = false;
+        throw error;
+      }
+    });
+    return button;
+  });
+  return items.length ? [make("p", { className: "row" }, ...buttons), pictures] : [];
+}
+
 /** The terms of the objective and the proof, and what each class loses and gains. */
 export function details(result) {
   const { diff } = result;
@@ -35,6 +54,7 @@ export function details(result) {
   const proof = diff.bound === null ? "no bound"
     : `${number(diff.objective_changed)} of at most ${number(diff.bound)} with what was asked for, gap ${(100 * diff.gap).toFixed(2)} %`;
   return [
+    ...looks(diff.features_in),
     make("table", {}, make("tbody", {},
       make("tr", {}, make("td"), head("before"), head("after")),
       row("objective", diff.objective_before, diff.objective_after),

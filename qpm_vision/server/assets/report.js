@@ -1,5 +1,5 @@
 // The page around the report, which is shown in a frame that is not trusted. This page acts; from the frame it takes only
-// which button of which kept feature was pressed, and where in the report one is, for the address.
+// which button of which kept feature was pressed, where in the report one is, for the address, and its theme.
 
 import { ask, at, follow, guarded, make, pageAddress, tell } from "./dom.js";
 import {
@@ -10,6 +10,9 @@ import { details, progressText, summary } from "./outcome.js";
 
 // In units of the objective, for each feature: much more than one feature gains against another.
 const STAY = 1;
+
+const THEMES = ["auto", "light", "dark"];
+const THEME_STORE = "qpm-theme";
 
 const LISTS = { ban: "banned", require: "required" };
 
@@ -34,20 +37,22 @@ window.addEventListener("hashchange", () => {
   if (frame) frame.src = run.report.frame + location.hash; // an address that was typed; the frame goes there as by a link
 });
 
+const theme = () => localStorage.getItem(THEME_STORE) || THEMES[0];
+
 /** Tell the frame what is in the draft and how features are called. */
 function tellFrame() {
   const numbers = run.features.map((feature) => feature.number);
   const [ban, require] = ["ban", "require"].map((list) => numbers.filter((number) => inList(list, number)));
   const forbid = Object.keys(draft.steering.forbid || {}).map((name) => [name, numbers.filter((number) => isForbidden(name, number))]);
   // To whatever is in the frame, whose origin has no name: nothing of it is a secret.
-  frame?.contentWindow?.postMessage({ ban, require, forbid, names: run.names.names }, "*");
+  frame?.contentWindow?.postMessage({ ban, require, forbid, names: run.names.names, theme: theme() }, "*");
 }
 
 const isKept = (number) => run.features.some((feature) => feature.number === number);
 
 window.addEventListener("message", (event) => {
   if (frame === null || event.source !== frame.contentWindow || Object(event.data) !== event.data) return;
-  const { what, list, feature, features, name, hash } = event.data;
+  const { what, list, feature, features, name, hash, theme: chosen } = event.data;
   if (what === "ready") {
     isReady = true;
     tellFrame();
@@ -59,6 +64,8 @@ window.addEventListener("message", (event) => {
     setWanted(list, feature, !inList(list, feature));
   } else if (what === "forbid" && isKept(feature) && run.classes.some((entry) => entry.name === name)) {
     toggleForbidden(name, feature);
+  } else if (what === "theme" && THEMES.includes(chosen)) {
+    localStorage.setItem(THEME_STORE, chosen);
   } else if (what === "name" && isKept(feature)) {
     askForName(feature);
   }

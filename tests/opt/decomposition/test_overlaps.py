@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
@@ -123,3 +124,19 @@ def test_only_classes_that_might_coincide_are_grouped() -> None:
     kinds = class_kinds(space)
     x = indicator(space, np.array([0, 1, 2, 3, 7]))
     assert [overlap.group.tolist() for overlap in overlaps_at(space, classes, kinds, x)] == [[0, 1, 4]]
+
+
+def test_ties_everywhere_need_little_memory() -> None:
+    """Every two of 300 classes share too much then."""
+    space = SearchSpace.of(AssignmentProblem(np.ones((300, 300)), n_select=30, n_per_class=5))
+    classes, kinds = ClassValues.of(space.values, space.budgets), class_kinds(space)
+    x = np.full(300, 0.1)
+    x[:20] = 0.5
+    x[20:30] = 0.8
+    x *= 30 / x.sum()
+    tracemalloc.start()
+    overlaps = overlaps_at(space, classes, kinds, x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(len(overlap.group) for overlap in overlaps) > 290
+    assert peak < 60e6
