@@ -36,8 +36,9 @@ _STALE_RESTARTS = 6
 _STALE_BEFORE_TREE = 24
 """Searches in vain after which the tree begins. One in 20 to 40 finds the best set, and the tree is small with it."""
 
+_SEARCHES = 3
 _SELDOM = 6
-"""After so many searches in vain, one is made after so many certificates."""
+"""So many searches are made after a certificate; after so many certificates in vain, they wait for as many others."""
 
 _DOUBT = 0.02
 _CORE = 5
@@ -220,7 +221,8 @@ class Search:
             # Searches that have found nothing for long take their time from the bound.
             if stale < _STALE_RESTARTS or len(bounds) % _SELDOM == _SELDOM - 1:
                 before = self._objective()
-                self._search_core()
+                for _ in range(_SEARCHES):
+                    self._search_core()
                 if len(bounds) % 3 == 2:
                     self._restart()
                 stale = 0 if self._objective() > before else stale + 1
