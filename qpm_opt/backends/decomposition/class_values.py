@@ -43,6 +43,14 @@ class ClassValues:
         order = np.argsort(-values, axis=1, kind="stable")
         return cls(values, budgets, order, np.take_along_axis(values, order, axis=1))
 
+    def changed(self, values: FloatArray) -> ClassValues:
+        """With other values, sorted anew for the classes whose values differ."""
+        rows = np.flatnonzero((values != self.values).any(axis=1))
+        fresh = ClassValues.of(values[rows], self.budgets[rows])
+        order, ranked = self.order.copy(), self.ranked.copy()
+        order[rows], ranked[rows] = fresh.order, fresh.ranked
+        return ClassValues(values, self.budgets, order, ranked)
+
     def thresholds(self, x: FloatArray) -> FloatArray:
         """(n_classes,) the best t of every class at fractional features x (n,)."""
         filled = np.cumsum(x[self.order], axis=1)

@@ -114,6 +114,7 @@ class SemidefiniteBound:
         self._space, self._own_classes, self._kinds = space, classes, class_kinds(space)
         self._distinct = DistinctValues.of(classes, [])
         self._set_distinct(classes)
+        self._class_values = classes  # of the working set, once there is one
         self._everything = len(space.features)
         charged = self._penalties[self._penalties > 0.0]
         self._unit = 2.0 * float(charged.mean()) if len(charged) else 1.0
@@ -196,8 +197,9 @@ class SemidefiniteBound:
         fresh = DistinctValues.of(self._own_classes, overlaps)
         share = 1.0 if self.iterations == _OVERLAPS_FROM else _OVERLAPS_PACE
         self._distinct = self._distinct.mixed(fresh, share)
-        self._set_distinct(ClassValues.of(self._distinct.values, self._own_classes.budgets))
-        self._set_class_values()
+        self._set_distinct(self._classes.changed(self._distinct.values))
+        some = self._working_and_forced
+        self._class_values = self._class_values.changed(self._distinct.values[:, some])
 
     def _set_distinct(self, classes: ClassValues) -> None:
         self._classes = classes
@@ -216,11 +218,12 @@ class SemidefiniteBound:
         self._working = working
         self._charges = Charges.none(len(working))
         self._half_penalties: Single = (0.5 * self._penalties[np.ix_(working, working)]).astype(np.float32)
-        self._set_class_values()
+        some = self._working_and_forced
+        self._class_values = ClassValues.of(self._classes.values[:, some], self._classes.budgets)
 
-    def _set_class_values(self) -> None:
-        some = np.concatenate([self._free[self._working], self._forced])
-        self._class_values: ClassValues = ClassValues.of(self._classes.values[:, some], self._classes.budgets)
+    @property
+    def _working_and_forced(self) -> IntArray:
+        return np.concatenate([self._free[self._working], self._forced])
 
     def _working_x(self) -> FloatArray:
         return np.concatenate([self._x, np.ones(len(self._forced))])

@@ -32,3 +32,14 @@ def test_every_line_lies_above(seed: int) -> None:
     x = np.clip(rng.random(8) + 0.3, 0.0, 1.0)
     best = classes.at(x, classes.thresholds(x))
     assert (classes.at(x, rng.normal(size=5)) >= best - 1e-9).all()
+
+
+@given(st.integers(0, 10_000))
+def test_changed_values_are_sorted_like_new_ones(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values, budgets = rng.integers(0, 4, (5, 8)).astype(float), np.full(5, 2)
+    other = np.where(rng.random((5, 1)) < 0.5, values, rng.integers(0, 4, (5, 8)))
+    changed, fresh = ClassValues.of(values, budgets).changed(other), ClassValues.of(other, budgets)
+    np.testing.assert_array_equal(changed.order, fresh.order)
+    np.testing.assert_array_equal(changed.ranked, fresh.ranked)
+    np.testing.assert_array_equal(changed.values, other)
