@@ -58,6 +58,11 @@ _TRIANGLES_FROM = 80
 _CHOSEN_EVERY = 20
 """Iterations after which overlaps, features with thresholds of their own, and triangles are chosen anew."""
 
+_LEAST_OVERLAP = 3e-3
+"""Overlaps that cost a group less than this share of its value are left alone: classes that pay for them are seen from
+no kept feature any more, which is worth as much.
+"""
+
 _OVERLAPS_PACE = 0.3
 """How much newly chosen overlaps count against all before."""
 
@@ -193,8 +198,14 @@ class SemidefiniteBound:
             self._set_charges()
 
     def _charge_overlaps(self) -> None:
-        overlaps = overlaps_at(self._space, self._own_classes, self._kinds, self.x)
-        fresh = DistinctValues.of(self._own_classes, overlaps)
+        classes, x = self._own_classes, self.x
+        alone = classes.at(x, classes.thresholds(x))
+        overlaps = [
+            overlap
+            for overlap in overlaps_at(self._space, classes, self._kinds, x)
+            if overlap.cut(classes).at(x) < (1.0 - _LEAST_OVERLAP) * float(alone[overlap.group].sum())
+        ]
+        fresh = DistinctValues.of(classes, overlaps)
         share = 1.0 if self.iterations == _OVERLAPS_FROM else _OVERLAPS_PACE
         self._distinct = self._distinct.mixed(fresh, share)
         self._set_distinct(self._classes.changed(self._distinct.values))
