@@ -18,7 +18,6 @@ from threadpoolctl import LibController, ThreadpoolController
 
 __all__ = ["blas_threads"]
 
-
 _lock = Lock()
 _within: list[list[int]] = []
 """What was set before the solves that go on at present, which may be several at a time: the same entry for each."""

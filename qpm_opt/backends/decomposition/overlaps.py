@@ -105,7 +105,8 @@ class DistinctValues:
 
 def class_kinds(space: SearchSpace) -> IntArray:
     """(n_classes,) a number for each class, the same for those that might take the same features, else negative."""
-    traits = np.concatenate([space.budgets[:, None], space.required], axis=1)
+    required = space.required[:, space.required.any(axis=0)]  # of few features, if of any
+    traits = np.concatenate([space.budgets[:, None], required], axis=1)
     kinds = np.unique(traits, axis=0, return_inverse=True)[1].reshape(-1)
     return np.asarray(np.where(space.budgets > 0, kinds, _NOBODY), dtype=np.int64)
 

@@ -273,8 +273,10 @@ class BranchAndCut:
             cuts += self._violated(point, self._overlap_cuts(point))
             cliques = self._violated_clique_cuts(point, 1e-6 if whole else 1e-3)
             if not cuts and not cliques:
-                if not whole or self._closes(bound):
-                    return None if whole else point
+                if not whole:
+                    return point
+                if self._closes(bound):
+                    return None
                 self._exclude(np.flatnonzero(point.x > 0.5))
                 continue
             if round_number >= rounds:
