@@ -22,8 +22,8 @@ export class Refusal extends Error {
   }
 }
 
-/** Send a request; returns the answer. */
-export async function ask(method, path, body) {
+/** Send a request; returns the answer as it came. */
+async function send(method, path, body) {
   const options = { method, headers: { "X-QPM-Token": token } };
   if (body !== undefined) {
     options.headers["Content-Type"] = "application/json";
@@ -35,15 +35,18 @@ export async function ask(method, path, body) {
   } catch {
     throw new Refusal("The server does not answer. Start `qpm-vision serve` again, and open the address that it prints; what was entered is kept.", 0);
   }
-  const data = await answer.json();
-  if (!answer.ok) throw new Refusal(data.error, answer.status);
-  return data;
+  if (!answer.ok) throw new Refusal((await answer.json()).error, answer.status);
+  return answer;
+}
+
+/** Send a request; returns what the server says. */
+export async function ask(method, path, body) {
+  return (await send(method, path, body)).json();
 }
 
 /** A picture that the server draws, once it has. */
 export async function drawn(path, alt) {
-  const answer = await fetch(path, { headers: { "X-QPM-Token": token } });
-  if (!answer.ok) throw new Refusal((await answer.json()).error, answer.status);
+  await send("GET", path);
   return make("img", { src: pageAddress(path), alt });
 }
 
