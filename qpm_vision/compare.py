@@ -50,6 +50,7 @@ from qpm_vision._comparison_table import COLUMNS, comparison_markdown
 from qpm_vision._data_identity import data_identity
 from qpm_vision._preflight import refuse_changed_data
 from qpm_vision._progress import Reporter, SilentReporter
+from qpm_vision._spread import spread_positions
 from qpm_vision._work import Work
 from qpm_vision.baselines import Choice, refit_q_senn
 from qpm_vision.config import RunConfig
@@ -443,7 +444,7 @@ class _Comparison:
     def _probe(self) -> ImageSet:
         """Test images that are looked at after each epoch: all, or some from everywhere in them."""
         test = self.work.data.test
-        return test.subset(np.unique(np.linspace(0, len(test) - 1, min(len(test), _PROBE_IMAGES)).round().astype(int)))
+        return test.subset(spread_positions(len(test), _PROBE_IMAGES))
 
     @cached_property
     def _level(self) -> float:

@@ -30,6 +30,7 @@ from qpm_opt import InvalidInputError, QPMError
 from qpm_vision._data_identity import content_digest
 from qpm_vision._progress import Reporter
 from qpm_vision._row_file import RowFile
+from qpm_vision._spread import spread_positions
 from qpm_vision.data import ImageData, ImageSet, PreparedImages, make_loader
 from qpm_vision.distributed import is_main, wait
 from qpm_vision.preprocessing import Flip, ImageTransform, Preprocessing
@@ -327,7 +328,7 @@ class _Filling:
         """Whether a few of the images, from everywhere in what is there, still have their maps."""
         if not part.done:
             return True
-        positions = np.unique(np.linspace(0, part.done - 1, _PROBED).round().astype(np.int64))
+        positions = spread_positions(part.done, _PROBED)
         transform = self.preprocessing.transform()
         now = self._maps(torch.stack([transform(part.images.image(int(position))) for position in positions]))
         kept = _unpacked(part.maps.rows(), part.exponents.rows(), positions).numpy()

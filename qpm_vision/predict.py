@@ -379,7 +379,7 @@ def load_model(run: RunFolder | str | os.PathLike[str], *, device: str = "auto")
         model = qpm_vision.load_model("my-run")
         model.predict("photo.jpg")
     """
-    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    folder = RunFolder.open(run)
     folder.require("fine-tuning", "has no finished model")
     file = folder.path / "qpm.safetensors"
     where = pick_device(device)

@@ -133,12 +133,14 @@ class RunFolder:
         return self.path / f"{stage}.training.safetensors"
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
-        """Take the folder of a run that was begun before.
+    def open(cls, path: RunFolder | str | os.PathLike[str]) -> RunFolder:
+        """Take the folder of a run that was begun before; one that is taken already is as it was.
 
         Raises:
             RunFolderError: There is none at that place.
         """
+        if isinstance(path, RunFolder):
+            return path
         folder = cls(path)
         if not folder.path.is_dir():
             raise RunFolderError(f"The run folder {str(path)!r} does not exist. `qpm-vision train DATA OUT` makes one.")

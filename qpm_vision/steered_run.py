@@ -70,7 +70,7 @@ def propose_steering(
         InfeasibleProblemError: No assignment can satisfy it.
         RunFolderError: The run has no features yet, or its files are damaged.
     """
-    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    folder = RunFolder.open(run)
     folder.require("assignment", "has no features to steer")
     report = SilentReporter() if reporter is None else reporter
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from qpm_opt import InvalidInputError
+from qpm_vision._spread import spread_positions
 from qpm_vision.data.base import ImageSet
 from qpm_vision.explain.colours import PALETTE
 from qpm_vision.explain.fonts import drawable
@@ -94,7 +95,7 @@ class Candidates:
 
     def _some_images(self, index: int) -> npt.NDArray[np.int64]:
         own = np.flatnonzero(self.images.labels == index)
-        return own[np.unique(np.linspace(0, len(own) - 1, min(_LOOKED_AT, len(own))).round().astype(np.int64))]
+        return own[spread_positions(len(own), _LOOKED_AT)]
 
     def _maps(self, positions: npt.NDArray[np.int64], feature: int) -> tuple[torch.Tensor, npt.NDArray[np.float32]]:
         """Images as the model takes them, and the maps (n, h, w) of a feature on them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy.typing as npt
 import torch
@@ -23,6 +23,7 @@ from qpm_vision.explain.matrix import draw_matrix
 from qpm_vision.explain.pictures import draw_class, draw_comparison, draw_overview
 from qpm_vision.feature_names import feature_names
 from qpm_vision.model import DenseClassifier, QPMClassifier
+from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ __all__ = [
     "plot_overview",
 ]
 
+Model = TypeVar("Model", DenseClassifier, QPMClassifier)
 Run = Explainer | RunFolder | str | os.PathLike[str]
 
 
@@ -64,12 +66,10 @@ def load_explainer(
         RunFolderError: The run is not finished, or its files are damaged.
         InvalidInputError: The data have changed since.
     """
-    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    folder = RunFolder.open(run)
     folder.require("explanation", "is not finished")
     images = _data_of(folder, data)
-    model, preprocessing, _ = load_checkpoint(folder.path / "qpm.safetensors")
-    if not isinstance(model, QPMClassifier):
-        raise RunFolderError(f"The file {str(folder.path / 'qpm.safetensors')!r} holds no interpretable model.")
+    model, preprocessing = _model_of(folder, "qpm.safetensors", QPMClassifier, "interpretable")
     gallery = Gallery.from_arrays(folder.read_npz("gallery.npz"))
     names = feature_names(folder)
     return Explainer(model, images.train, preprocessing, gallery, images.class_names, device, names)
@@ -86,12 +86,10 @@ def load_candidates(run: RunFolder | str | os.PathLike[str], *, data: ImageData 
         RunFolderError: The run has no features yet, or its files are damaged.
         InvalidInputError: The data have changed since.
     """
-    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    folder = RunFolder.open(run)
     folder.require("assignment", "has no assignment")
     images = _data_of(folder, data)
-    model, preprocessing, _ = load_checkpoint(folder.path / "dense.safetensors")
-    if not isinstance(model, DenseClassifier):
-        raise RunFolderError(f"The file {str(folder.path / 'dense.safetensors')!r} holds no dense model.")
+    model, preprocessing = _model_of(folder, "dense.safetensors", DenseClassifier, "dense")
     similarity = read_problem(folder).class_similarity
     return Candidates(model.eval(), images.train, preprocessing, similarity, images.class_names)
 
@@ -107,6 +105,14 @@ def _data_of(folder: RunFolder, data: ImageData | None) -> ImageData:
             "Restore them, or run again in a new folder."
         )
     return images
+
+
+def _model_of(folder: RunFolder, name: str, kind: type[Model], called: str) -> tuple[Model, Preprocessing]:
+    """A model of a run, which must be of that kind, and its preprocessing."""
+    model, preprocessing, _ = load_checkpoint(folder.path / name)
+    if not isinstance(model, kind):
+        raise RunFolderError(f"The file {str(folder.path / name)!r} holds no {called} model.")
+    return model, preprocessing
 
 
 def plot_class(run: Run, class_: str | int, fig: Figure | None = None) -> tuple[Figure, npt.NDArray[Any]]:
@@ -220,7 +226,7 @@ def plot_matrix(run: Assignment | Run, ax: Axes | None = None) -> tuple[Figure, 
         return draw_matrix(run.weights, run.class_names, _named(run.selected.tolist(), run.feature_names), ax)
     names: dict[int, str] = {}
     if not isinstance(run, Assignment):
-        folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+        folder = RunFolder.open(run)
         folder.require("assignment", "has no assignment")
         names = feature_names(folder)
         run = Assignment.load(folder.path / "assignment.npz")

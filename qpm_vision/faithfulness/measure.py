@@ -67,7 +67,7 @@ def measure_faithfulness(
     for name, value, least in (("images", images, 2), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InvalidInputError(f"The '{name}' parameter must be an integer of at least {least}. Got {value!r}.")
-    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    folder = RunFolder.open(run)
     folder.require("explanation", "is not finished")
     config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
     known = load_data(config.data, **config.division) if data is None else data

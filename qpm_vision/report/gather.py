@@ -63,7 +63,7 @@ def gather_report(
         raise InvalidInputError(f"The 'images' parameter must be one of {', '.join(SPLITS)}. Got {images!r}.")
     if max_classes is not None and (isinstance(max_classes, bool) or max_classes < 1):
         raise InvalidInputError(f"The 'max_classes' parameter must be an integer of at least 1. Got {max_classes!r}.")
-    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    folder = RunFolder.open(run)
     folder.require("explanation", "is not finished")
     config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
     known = load_data(config.data, **config.division) if data is None else data

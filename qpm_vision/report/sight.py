@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qpm_opt import InvalidInputError
+from qpm_vision._spread import spread_positions
 from qpm_vision.explain.heatmaps import strength
 from qpm_vision.model import QPMClassifier
 
@@ -76,8 +77,7 @@ def evenly_spread(labels: npt.ArrayLike, most: int) -> IntArray:
     chosen = []
     for index in classes:
         members = np.flatnonzero(known == index)
-        places = np.linspace(0, len(members) - 1, min(each, len(members)))
-        chosen.append(members[np.unique(np.rint(places).astype(np.int64))])
+        chosen.append(members[spread_positions(len(members), each)])
     return np.sort(np.concatenate(chosen))
 
 

@@ -50,7 +50,7 @@ def write_report(
         InvalidInputError: An argument is out of range, or the data have changed since.
         RunFolderError: The run is not finished or damaged, or the page cannot be written.
     """
-    place = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    place = RunFolder.open(run)
     named_file = out is not None and Path(out).suffix.lower() in _ENDINGS
     if folder and named_file:
         raise InvalidInputError(

@@ -35,7 +35,7 @@ def serve(run: RunFolder | str | Path, *, port: int = PORT, on_listening: Callab
         InvalidInputError: The port is no port, or taken.
         RunFolderError: The run has no features yet.
     """
-    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    folder = RunFolder.open(run)
     token = secrets.token_urlsafe(24)
     app = make_app(folder, token)
     with _listening(port) as listener:
