@@ -12,7 +12,7 @@ Only a working set of features takes part in that. A feature outside enters Y as
 keeps W positive semidefinite, and a pair of features of which one is outside is charged to that one; where that makes
 up a good part of what is left, those of the highest prices φ join. After some iterations look-alike classes pay for
 what they share (overlaps), which changes a and b, kept features get thresholds of their own (conditional_values), and
-triangle inequalities come in (triangles); the last two are charged to b and P.
+triangle and larger inequalities come in (triangles, quadric); the last two are charged to b and P.
 
 Any Z gives a bound, converged or not. With V ⪰ Z on q's complement, V positive semidefinite, W = V − Z satisfies
 ⟨W, Y⟩ ≥ 0 for every feasible Y, so for every t
@@ -39,6 +39,7 @@ from qpm_opt.backends.decomposition.charges import Charges
 from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.conditional_values import ConditionalValues
 from qpm_opt.backends.decomposition.overlaps import DistinctValues, class_kinds, overlaps_at
+from qpm_opt.backends.decomposition.quadric import QuadricInequalities
 from qpm_opt.backends.decomposition.triangles import Triangles
 from qpm_opt.search_space import SearchSpace
 
@@ -50,13 +51,13 @@ _PENALTIES = {0: 5.0, 20: 2.0, 40: 1.0}
 """Penalty parameter from an iteration on, in units of twice the mean penalty of a pair."""
 
 _OVERRELAXED = 1.6
-"""Over-relaxation, until triangles come in: with it their multipliers would overshoot."""
+"""Over-relaxation, until inequalities come in: with it their multipliers would overshoot."""
 
 _OVERLAPS_FROM = 40
 _CONDITIONAL_FROM = 60
-_TRIANGLES_FROM = 80
+_INEQUALITIES_FROM = 80
 _CHOSEN_EVERY = 20
-"""Iterations after which overlaps, features with thresholds of their own, and triangles are chosen anew."""
+"""Iterations after which overlaps, features with thresholds of their own, and inequalities are chosen anew."""
 
 _LEAST_OVERLAP = 3e-3
 """Overlaps that cost a group less than this share of its value are left alone: classes that pay for them are seen from
@@ -125,7 +126,7 @@ class SemidefiniteBound:
         self._unit = 2.0 * float(charged.mean()) if len(charged) else 1.0
         self._rho = _PENALTIES[0] * self._unit
         self.iterations = 0
-        self._triangles = Triangles()
+        self._inequalities = (Triangles(), QuadricInequalities())
         self._conditional = ConditionalValues(self._k, len(classes.budgets))
 
         start = np.isin(free, chosen)
@@ -174,7 +175,7 @@ class SemidefiniteBound:
         y[0, 0] = 1.0
         y[0, 1:] = y[1:, 0] = y[inner, inner] = x
         direction = _direction(len(working), self._k).astype(np.float32)
-        if self.iterations < _TRIANGLES_FROM:
+        if self.iterations < _INEQUALITIES_FROM:
             y *= np.float32(_OVERRELAXED)
             y += np.float32(1.0 - _OVERRELAXED) * self._m
         y += self._u
@@ -182,7 +183,7 @@ class SemidefiniteBound:
         np.subtract(y, self._m, out=self._u)
 
     def _follow(self) -> None:
-        """Let triangles and conditional thresholds follow the last iteration."""
+        """Let inequalities and conditional thresholds follow the last iteration."""
         pairs, number = self._m[1:, 1:], self.iterations
         if number >= _OVERLAPS_FROM and number % _CHOSEN_EVERY == 0:
             self._charge_overlaps()
@@ -190,10 +191,11 @@ class SemidefiniteBound:
             if number % _CHOSEN_EVERY == 0:
                 self._conditional.choose(self._x, self._thresholds, self._class_values)
             self._conditional.follow(self._x, pairs, self._class_values)
-        if number >= _TRIANGLES_FROM:
-            if number % _CHOSEN_EVERY == 0:
-                self._triangles.separate(pairs)
-            self._triangles.ascend(pairs, self._rho)
+        if number >= _INEQUALITIES_FROM:
+            for inequalities in self._inequalities:
+                if number % _CHOSEN_EVERY == 0:
+                    inequalities.separate(pairs)
+                inequalities.ascend(pairs, self._rho)
         if self._is_charged:
             self._set_charges()
 
@@ -219,11 +221,13 @@ class SemidefiniteBound:
 
     @property
     def _is_charged(self) -> bool:
-        return self.iterations >= min(_CONDITIONAL_FROM, _TRIANGLES_FROM)
+        return self.iterations >= min(_CONDITIONAL_FROM, _INEQUALITIES_FROM)
 
     def _set_charges(self) -> None:
         n = len(self._working)
-        self._charges = self._triangles.charges(n) + self._conditional.charges(self._thresholds, self._class_values, n)
+        self._charges = self._conditional.charges(self._thresholds, self._class_values, n)
+        for inequalities in self._inequalities:
+            self._charges += inequalities.charges(n)
 
     def _set_working(self, working: IntArray) -> None:
         self._working = working
