@@ -37,7 +37,7 @@ _SMALLEST, _LARGEST = 4, 7
 _LEAST_VIOLATION = 0.01
 _LEAST_OPEN = 0.02
 _FEATURES = 256
-"""So many features, those of which nearest to one half is kept, and more than `_LEAST_OPEN` kept and left, take part."""
+"""So many features take part: those of which nearest to one half is kept, and more than `_LEAST_OPEN` kept and left."""
 
 _BREADTH = 4
 """So many continuations of each sum of one and of two features are followed, and one of each larger sum."""
@@ -121,16 +121,14 @@ class _Sums:
 
     def extended(self, covariance: FloatArray, x: FloatArray, breadth: int) -> _Sums:
         """Each with one more feature, added or taken away: the `breadth` ways that are most violated."""
-        n, own = len(x), covariance.diagonal()
-        ways = []
-        for sign in (1.0, -1.0):
-            variance = self.variance[:, None] + own + 2.0 * sign * self.image
-            ways.append(np.where(self.signs == 0.0, _violation(variance, self.mean[:, None] + sign * x), -np.inf))
-        promise = np.concatenate(ways, axis=1)
+        own, ways = covariance.diagonal(), np.array([1.0, -1.0])[:, None]
+        variance = self.variance[:, None, None] + own + 2.0 * ways * self.image[:, None, :]
+        promise = _violation(variance, self.mean[:, None, None] + ways * x)
+        promise = np.where(self.signs[:, None, :] == 0.0, promise, -np.inf).reshape(len(self.mean), -1)
         best = np.argpartition(-promise, breadth - 1, axis=1)[:, :breadth]
         row, place = np.nonzero(np.take_along_axis(promise, best, axis=1) > -np.inf)
-        best = best[row, place]
-        feature, sign = best % n, np.where(best < n, 1.0, -1.0)
+        feature = best[row, place] % len(x)
+        sign = np.where(best[row, place] < len(x), 1.0, -1.0)
         signs = self.signs[row]
         signs[np.arange(len(row)), feature] = sign
         # b and −b say the same: the first feature of each counts positively.
