@@ -26,10 +26,10 @@ _LEAST_KEPT = 0.05
 _LEAST_TO_STAY = 0.02
 """How much of a feature is kept from which on it gets, and has, thresholds of its own: to lose them is a jolt."""
 
-_LOOKED_AT = 5000
+_LOOKED_AT = 20000
 """Pairs of a feature and a class whose thresholds follow in one iteration."""
 
-_PACE = 0.025
+_PACE = 0.1
 """Share of the way to its best place that a threshold goes in one iteration, on average."""
 
 _LONGEST_STEP = 0.5
@@ -69,13 +69,14 @@ class ConditionalValues:
         self._rows, self._thresholds, self._next = rows, chosen, 0
         self._worth = _worth(values, chosen)
 
-    def follow(self, x: FloatArray, pairs: npt.NDArray[np.floating], values: ClassValues) -> None:
+    def follow(self, x: FloatArray, pairs: npt.NDArray[np.floating], values: ClassValues, pace: float = 1.0) -> None:
         """Let the thresholds of some features follow X = `pairs` (n, n), those of the next ones at the next call.
 
         Args:
             x: (n,) how much of each feature is kept.
             pairs: (n, n) how much of each pair is.
             values: Of the n features, and of those that are kept in any case behind them.
+            pace: How fast, in units of the full pace.
         """
         n, count = len(x), len(self._rows)
         if not count:
@@ -92,8 +93,8 @@ class ConditionalValues:
         beside[np.arange(len(rows)), rows] = 1.0
         kept = np.ones((len(rows), values.values.shape[1]), dtype=np.float32)
         kept[:, :n] = beside
-        pace = min(_LONGEST_STEP, _PACE * count / len(mine))
-        self._thresholds[mine] += pace * (_best(values, kept, self._thresholds[mine]) - self._thresholds[mine])
+        step = min(_LONGEST_STEP, pace * _PACE * count / len(mine))
+        self._thresholds[mine] += step * (_best(values, kept, self._thresholds[mine]) - self._thresholds[mine])
         worth[mine] = _worth(values, self._thresholds[mine])
 
     def charges(self, thresholds: FloatArray, values: ClassValues, n: int) -> Charges:

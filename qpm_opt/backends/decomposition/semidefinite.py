@@ -57,15 +57,17 @@ _OVERLAPS_FROM = 40
 _CONDITIONAL_FROM = 60
 _INEQUALITIES_FROM = 80
 _CHOSEN_EVERY = 20
-"""Iterations after which overlaps, features with thresholds of their own, and inequalities are chosen anew."""
-
-_LEAST_OVERLAP = 3e-3
-"""Overlaps that cost a group less than this share of its value are left alone: classes that pay for them are seen from
-no kept feature any more, which is worth as much.
+"""So many iterations after each other, overlaps, features with thresholds of their own, and inequalities are chosen
+anew. Each time is a jolt; certificates are best asked for just before it, after a multiple of this number.
 """
 
 _OVERLAPS_PACE = 0.3
-"""How much newly chosen overlaps count against all before."""
+"""How much newly chosen overlaps count against all before, while the pace is full."""
+
+_FULL_PACE = 100
+"""Iterations after which overlaps and thresholds of single features follow more and more slowly, with one by their
+number: at full pace they would keep the bound in motion, a fiftieth above where it settles.
+"""
 
 _DAMPING = 0.95
 _LEAST_CHARGE = 0.03
@@ -185,31 +187,26 @@ class SemidefiniteBound:
     def _follow(self) -> None:
         """Let inequalities and conditional thresholds follow the last iteration."""
         pairs, number = self._m[1:, 1:], self.iterations
-        if number >= _OVERLAPS_FROM and number % _CHOSEN_EVERY == 0:
+        anew = number % _CHOSEN_EVERY == 1
+        if number >= _OVERLAPS_FROM and anew:
             self._charge_overlaps()
         if number >= _CONDITIONAL_FROM:
-            if number % _CHOSEN_EVERY == 0:
+            if anew:
                 self._conditional.choose(self._x, self._thresholds, self._class_values)
-            self._conditional.follow(self._x, pairs, self._class_values)
+            self._conditional.follow(self._x, pairs, self._class_values, self._pace)
         if number >= _INEQUALITIES_FROM:
             for inequalities in self._inequalities:
-                if number % _CHOSEN_EVERY == 0:
+                if anew:
                     inequalities.separate(pairs)
                 inequalities.ascend(pairs, self._rho)
         if self._is_charged:
             self._set_charges()
 
     def _charge_overlaps(self) -> None:
-        classes, x = self._own_classes, self.x
-        alone = classes.at(x, classes.thresholds(x))
-        overlaps = [
-            overlap
-            for overlap in overlaps_at(self._space, classes, self._kinds, x)
-            if overlap.cut(classes).at(x) < (1.0 - _LEAST_OVERLAP) * float(alone[overlap.group].sum())
-        ]
-        fresh = DistinctValues.of(classes, overlaps)
-        share = 1.0 if self.iterations == _OVERLAPS_FROM else _OVERLAPS_PACE
-        self._distinct = self._distinct.mixed(fresh, share)
+        classes = self._own_classes
+        fresh = DistinctValues.of(classes, overlaps_at(self._space, classes, self._kinds, self.x))
+        is_first = self.iterations < _OVERLAPS_FROM + _CHOSEN_EVERY
+        self._distinct = self._distinct.mixed(fresh, 1.0 if is_first else _OVERLAPS_PACE * self._pace)
         self._set_distinct(self._classes.changed(self._distinct.values))
         some = self._working_and_forced
         self._class_values = self._class_values.changed(self._distinct.values[:, some])
@@ -218,6 +215,10 @@ class SemidefiniteBound:
         self._classes = classes
         self._bias = self._own_bias + self._distinct.bias[self._free]
         self._constant = self._own_constant + self._distinct.constant + float(self._distinct.bias[self._forced].sum())
+
+    @property
+    def _pace(self) -> float:
+        return min(1.0, _FULL_PACE / self.iterations)
 
     @property
     def _is_charged(self) -> bool:
