@@ -13,12 +13,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from qpm_opt._validation import FloatArray, IntArray
 
 __all__ = ["ClassValues"]
 
 _EMPTY = 1e-9
+_SLACK = 0.02
+"""What adds up to the budget but for so much of a feature adds up to it, where thresholds are to stay near."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,30 @@ class ClassValues:
         chosen: FloatArray = self.ranked[np.arange(len(self.ranked)), place]
         return chosen
 
+    def depth(self, near: FloatArray) -> int:
+        """Places of the ranking to look at for new thresholds where those of (..., n_classes) were `near`.
+
+        Twice as far down as they were: where one lies beyond, it gets that far, and farther the next time.
+        """
+        lowest = near.reshape(-1, near.shape[-1]).min(axis=0)
+        above = int((self.ranked >= lowest[:, None]).sum(axis=1).max())
+        return min(int(self.values.shape[1]), 2 * above + 2)
+
+    def nearest_thresholds(self, filled: npt.NDArray[np.floating], near: FloatArray) -> FloatArray:
+        """(..., n_classes) the best thresholds, of several equally good ones those nearest to `near`.
+
+        Where whole features add up to the budget, all between two values are equally good.
+
+        Args:
+            filled: (..., n_classes, depth) how much is kept of the best, the best two, … features of each class.
+            near: (..., n_classes) thresholds.
+        """
+        own, budgets, last = np.arange(len(self.ranked)), self.budgets[:, None], filled.shape[-1] - 1
+        high = self.ranked[own, np.minimum((filled < budgets - _SLACK).sum(axis=-1), last)]
+        low = self.ranked[own, np.minimum((filled < budgets + _SLACK).sum(axis=-1), last)]
+        best: FloatArray = np.clip(near, low, high)
+        return best
+
     def slopes(self, thresholds: FloatArray) -> FloatArray:
         """(n_classes, n) max(0, a − t)."""
         return np.maximum(self.values - thresholds[:, None], 0.0)
@@ -73,3 +100,10 @@ class ClassValues:
         """(n_classes,) the lines of `thresholds` at x; the class values where they are the best ones."""
         line: FloatArray = self.budgets * thresholds + self.slopes(thresholds) @ x
         return line
+
+    def taken(self, x: FloatArray, depth: int) -> FloatArray:
+        """(n_classes,) what the classes gain at x from so many of their best features."""
+        room = x[self.order[:, :depth]]
+        before = np.cumsum(room, axis=1) - room
+        gained: FloatArray = (np.clip(self.budgets[:, None] - before, 0.0, room) * self.ranked[:, :depth]).sum(axis=1)
+        return gained

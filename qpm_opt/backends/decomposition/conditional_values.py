@@ -34,8 +34,6 @@ _PACE = 0.1
 
 _LONGEST_STEP = 0.5
 _EMPTY = 1e-6
-_SLACK = 0.02
-"""What adds up to the budget but for so much of a feature adds up to it."""
 
 
 class ConditionalValues:
@@ -50,6 +48,7 @@ class ConditionalValues:
         self._k = n_select
         self._rows: IntArray = np.zeros(0, dtype=np.int64)
         self._thresholds: FloatArray = np.zeros((0, n_classes))
+        self._weights: FloatArray = np.ones(n_classes)
         self._worth: FloatArray = np.zeros((0, 0))
         self._next = 0
 
@@ -67,7 +66,12 @@ class ConditionalValues:
         known, place = np.isin(rows, self._rows), np.searchsorted(self._rows, rows)
         chosen[known] = self._thresholds[place[known]]
         self._rows, self._thresholds, self._next = rows, chosen, 0
-        self._worth = _worth(values, chosen)
+        self._worth = self._worth_at(values, chosen)
+
+    def weigh(self, weights: FloatArray) -> None:
+        """Bound only so much of each class's value (n_classes,)."""
+        self._weights = weights
+        self._worth = np.zeros((0, 0))
 
     def follow(self, x: FloatArray, pairs: npt.NDArray[np.floating], values: ClassValues, pace: float = 1.0) -> None:
         """Let the thresholds of some features follow X = `pairs` (n, n), those of the next ones at the next call.
@@ -93,9 +97,26 @@ class ConditionalValues:
         beside[np.arange(len(rows)), rows] = 1.0
         kept = np.ones((len(rows), values.values.shape[1]), dtype=np.float32)
         kept[:, :n] = beside
+        near = self._thresholds[mine]
+        filled = np.cumsum(kept[:, values.order[:, : values.depth(near)]], axis=2)
         step = min(_LONGEST_STEP, pace * _PACE * count / len(mine))
-        self._thresholds[mine] += step * (_best(values, kept, self._thresholds[mine]) - self._thresholds[mine])
-        worth[mine] = _worth(values, self._thresholds[mine])
+        self._thresholds[mine] += step * (values.nearest_thresholds(filled, near) - near)
+        worth[mine] = self._worth_at(values, self._thresholds[mine])
+
+    def at(
+        self, x: FloatArray, pairs: npt.NDArray[np.floating], thresholds: FloatArray, values: ClassValues
+    ) -> FloatArray:
+        """(n_classes,) the bounds on the class values at X = `pairs`, whole ones, with the common `thresholds`."""
+        forced = np.ones(values.values.shape[1] - len(x))
+        depth, budgets = values.depth(np.vstack([thresholds, self._thresholds])), values.budgets
+        top, ranked = values.order[:, :depth], values.ranked[:, :depth]
+        common = np.maximum(ranked - thresholds[:, None], 0.0)
+        gained = np.zeros(len(budgets))
+        for i, own in zip(self._rows.tolist(), self._thresholds, strict=True):
+            together = np.concatenate([pairs[i], x[i] * forced])[top]
+            gained += x[i] * budgets * (own - thresholds)
+            gained += ((np.maximum(ranked - own[:, None], 0.0) - common) * together).sum(axis=1)
+        return values.at(np.concatenate([x, forced]), thresholds) + gained / self._k
 
     def charges(self, thresholds: FloatArray, values: ClassValues, n: int) -> Charges:
         """What the own thresholds change of the line of the common ones, over n features.
@@ -107,50 +128,39 @@ class ConditionalValues:
         """
         gain, bias = np.zeros((n, n)), np.zeros(n)
         if len(self._rows):
-            more = (self._worth_of(values) - values.worth(thresholds)) / self._k
+            more = (self._worth_of(values) - self._common_worth(values.values, thresholds)) / self._k
             gain[self._rows] = more[:, :n]
-            bias[self._rows] = (self._thresholds - thresholds) @ values.budgets / self._k + more[:, n:].sum(axis=1)
+            own = (self._thresholds - thresholds) @ (self._weights * values.budgets)
+            bias[self._rows] = own / self._k + more[:, n:].sum(axis=1)
         bias += gain.diagonal()
         np.fill_diagonal(gain, 0.0)
         return Charges(-(gain + gain.T), bias, 0.0)
 
     def beyond(self, thresholds: FloatArray, values: ClassValues, features: IntArray) -> FloatArray:
         """(len(features), len(self.features)) what is to be added to the penalties of pairs with others of `values`."""
-        more = _worth(values, self._thresholds, features) - values.worth(thresholds, features)
-        charged: FloatArray = -more.T / self._k
+        common = self._common_worth(values.values[:, features], thresholds)
+        charged: FloatArray = -(self._worth_at(values, self._thresholds)[:, features] - common).T / self._k
         return charged
 
     def _worth_of(self, values: ClassValues) -> FloatArray:
         """What is kept of V (rows, n), anew where the working set has grown."""
         if self._worth.shape[1] != values.values.shape[1]:
-            self._worth = _worth(values, self._thresholds)
+            self._worth = self._worth_at(values, self._thresholds)
         return self._worth
 
+    def _common_worth(self, values: FloatArray, thresholds: FloatArray) -> FloatArray:
+        """(n,) sum of max(0, a − t) over the classes by their weights, for the common thresholds."""
+        worth: FloatArray = self._weights @ np.maximum(values - thresholds[:, None], 0.0)
+        return worth
 
-def _best(values: ClassValues, kept: npt.NDArray[np.float32], near: FloatArray) -> FloatArray:
-    """(rows, n_classes) the best thresholds where so much (rows, n) of the features is kept: those closest to `near`.
-
-    Where whole features add up to the budget, all between two values are equally good, and not all fit what is kept.
-    """
-    # Twice as far down the ranking as they were: if one lies beyond, it gets that far, and farther the next time.
-    above = (values.values >= near.min(axis=0)[:, None]).sum(axis=1).max()
-    depth = min(values.values.shape[1], 2 * int(above) + 2)
-    filled = np.cumsum(kept[:, values.order[:, :depth]], axis=2)
-    own, budgets = np.arange(len(values.ranked)), values.budgets[:, None]
-    high = values.ranked[own, np.minimum((filled < budgets - _SLACK).sum(axis=2), depth - 1)]
-    low = values.ranked[own, np.minimum((filled < budgets + _SLACK).sum(axis=2), depth - 1)]
-    best: FloatArray = np.clip(near, low, high)
-    return best
-
-
-def _worth(values: ClassValues, thresholds: FloatArray, features: IntArray | None = None) -> FloatArray:
-    """(rows, n) sum of max(0, a − t) over the classes for each row of thresholds (rows, n_classes)."""
-    size = values.values.shape[1]
-    total = np.zeros((len(thresholds), size))
-    if not len(thresholds):
-        return total if features is None else total[:, features]
-    # Most values lie below all thresholds of their class.
-    counts = (values.ranked > thresholds.min(axis=0)[:, None]).sum(axis=1)
-    for order, ranked, own, count in zip(values.order, values.ranked, thresholds.T, counts.tolist(), strict=True):
-        total[:, order[:count]] += np.maximum(ranked[:count] - own[:, None], 0.0)
-    return total if features is None else total[:, features]
+    def _worth_at(self, values: ClassValues, thresholds: FloatArray) -> FloatArray:
+        """(rows, n) the same for each row of thresholds (rows, n_classes)."""
+        total = np.zeros((len(thresholds), values.values.shape[1]))
+        if not len(thresholds):
+            return total
+        # Most values lie below all thresholds of their class.
+        counts = (values.ranked > thresholds.min(axis=0)[:, None]).sum(axis=1).tolist()
+        classes = zip(values.order, values.ranked, thresholds.T, counts, self._weights.tolist(), strict=True)
+        for order, ranked, own, count, weight in classes:
+            total[:, order[:count]] += weight * np.maximum(ranked[:count] - own[:, None], 0.0)
+        return total

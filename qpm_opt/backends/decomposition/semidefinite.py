@@ -11,8 +11,9 @@ q's complement: one eigendecomposition); the multiplier Z settles between them, 
 Only a working set of features takes part in that. A feature outside enters Y as the average chosen one, c = x/K, which
 keeps W positive semidefinite, and a pair of features of which one is outside is charged to that one; where that makes
 up a good part of what is left, those of the highest prices φ join. After some iterations look-alike classes pay for
-what they share (overlaps), which changes a and b, kept features get thresholds of their own (conditional_values), and
-triangle and larger inequalities come in (triangles, quadric); the last two are charged to b and P.
+what they share (overlaps), which changes a and b, kept features get thresholds of their own (conditional_values),
+triangle and larger inequalities come in (triangles, quadric), and classes are bounded with and without single features
+(disjunctions); all but the overlaps are charged to b and P.
 
 Any Z gives a bound, converged or not. With V ⪰ Z on q's complement, V positive semidefinite, W = V − Z satisfies
 ⟨W, Y⟩ ≥ 0 for every feasible Y, so for every t
@@ -38,6 +39,7 @@ from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.backends.decomposition.charges import Charges
 from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.conditional_values import ConditionalValues
+from qpm_opt.backends.decomposition.disjunctions import Disjunctions
 from qpm_opt.backends.decomposition.overlaps import DistinctValues, class_kinds, overlaps_at
 from qpm_opt.backends.decomposition.quadric import QuadricInequalities
 from qpm_opt.backends.decomposition.triangles import Triangles
@@ -56,6 +58,7 @@ _OVERRELAXED = 1.6
 _OVERLAPS_FROM = 40
 _CONDITIONAL_FROM = 60
 _INEQUALITIES_FROM = 80
+_DISJUNCTIONS_FROM = 100
 _CHOSEN_EVERY = 20
 """So many iterations after each other, overlaps, features with thresholds of their own, and inequalities are chosen
 anew. Each time is a jolt; certificates are best asked for just before it, after a multiple of this number.
@@ -130,6 +133,7 @@ class SemidefiniteBound:
         self.iterations = 0
         self._inequalities = (Triangles(), QuadricInequalities())
         self._conditional = ConditionalValues(self._k, len(classes.budgets))
+        self._disjunctions = Disjunctions(self._k, len(classes.budgets))
 
         start = np.isin(free, chosen)
         self._set_working(np.flatnonzero(start | (True if working is None else working[free])))
@@ -199,8 +203,19 @@ class SemidefiniteBound:
                 if anew:
                     inequalities.separate(pairs)
                 inequalities.ascend(pairs, self._rho)
+        if number >= _DISJUNCTIONS_FROM:
+            self._follow_disjunctions(anew)
         if self._is_charged:
             self._set_charges()
+
+    def _follow_disjunctions(self, anew: bool) -> None:
+        x, pairs, values, options = self._x, self._m[1:, 1:], self._class_values, self._disjunctions
+        if anew:
+            options.choose(x, pairs, values)
+        options.follow(x, pairs, values, self._pace)
+        if anew:
+            options.weigh(x, pairs, values, self._conditional.at(x, pairs, self._thresholds, values), self._pace)
+            self._conditional.weigh(options.rest)
 
     def _charge_overlaps(self) -> None:
         classes = self._own_classes
@@ -227,6 +242,7 @@ class SemidefiniteBound:
     def _set_charges(self) -> None:
         n = len(self._working)
         self._charges = self._conditional.charges(self._thresholds, self._class_values, n)
+        self._charges += self._disjunctions.charges(self._thresholds, self._class_values, n)
         for inequalities in self._inequalities:
             self._charges += inequalities.charges(n)
 
@@ -281,6 +297,11 @@ class SemidefiniteBound:
                 inward = 2.0 * image - ranked.min(axis=1) - self._penalties[np.ix_(outside, working)]
                 own_lines = self._conditional.beyond(self._thresholds, self._classes, self._free[outside])
                 inward[:, self._conditional.features] -= own_lines
+                linear, gain = self._disjunctions.slopes(
+                    self._thresholds, self._classes.values[:, self._free[outside]], len(working)
+                )
+                base[outside] += linear
+                inward += gain.T
                 among = own - 0.5 * self._penalties[np.ix_(outside, outside)]
                 np.fill_diagonal(among, -np.inf)
                 pairs = np.concatenate([inward, among], axis=1)

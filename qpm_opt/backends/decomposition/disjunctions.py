@@ -1,0 +1,191 @@
+"""Class values with and without one feature: what look-alike features at one half leave open.
+
+A feature d is kept or it is not, so that a class with budget k and values a gains at most
+
+    s_d [ k t⁺ + Σ_f max(0, a_f − t⁺) s_f ] + (1 − s_d) [ k t⁻ + Σ_f max(0, a_f − t⁻) s_f ]
+
+for any thresholds t⁺ and t⁻, with s_d s_f lifted to X. Each class has some features d, its options, and averages of
+such bounds bound too: weight goes to the options that bound best at present, what they leave stays with the bound that
+the class had before. All move slowly: a point that one option cuts off soon finds another place, and what counts is the
+average that leaves none. What is gained enters the objective as a change of penalties, bias and constant.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from qpm_opt._validation import FloatArray, IntArray
+from qpm_opt.backends.decomposition.charges import Charges
+from qpm_opt.backends.decomposition.class_values import ClassValues
+
+__all__ = ["Disjunctions"]
+
+_OPTIONS = 3
+_LEAST_OPEN = 0.03
+"""A feature is an option where more than this of it is kept, and left."""
+
+_LIGHT = 0.02
+"""An option gives way to a better one when it has no more weight than this."""
+
+_PACE = 0.05
+"""Share of the way to its best place that a threshold goes in one iteration, and of all weight that goes to the best
+options at a time, at full pace. Ten times as fast, thresholds and the iteration drive each other apart.
+"""
+
+_EMPTY = 1e-6
+
+BoolArray = npt.NDArray[np.bool_]
+Pairs = npt.NDArray[np.floating]
+
+
+class Disjunctions:
+    """Options of all classes, which are positions in a working set that only grows.
+
+    Args:
+        n_select: K, the features to choose.
+        n_classes: Number of classes.
+    """
+
+    def __init__(self, n_select: int, n_classes: int) -> None:
+        self._k = n_select
+        shape = (n_classes, _OPTIONS)
+        self._options: IntArray = np.zeros(shape, dtype=np.int64)
+        self._known: BoolArray = np.zeros(shape, dtype=bool)
+        self._fresh: BoolArray = np.zeros(shape, dtype=bool)  # chosen, and without thresholds yet
+        self._kept: FloatArray = np.zeros(shape)  # t⁺
+        self._left: FloatArray = np.zeros(shape)  # t⁻
+        self._weights: FloatArray = np.zeros(shape)
+
+    @property
+    def rest(self) -> FloatArray:
+        """(n_classes,) the weight that stays with the bound of before."""
+        rest: FloatArray = 1.0 - self._weights.sum(axis=1)
+        return rest
+
+    def choose(self, x: FloatArray, pairs: Pairs, values: ClassValues) -> None:
+        """One more option for each class that gains by it and has one to spare.
+
+        Args:
+            x: (n,) how much of each feature is kept.
+            pairs: (n, n) how much of each pair is.
+            values: Of the n features, and of those that are kept in any case behind them.
+        """
+        candidates = np.flatnonzero(np.minimum(x, 1.0 - x) > _LEAST_OPEN)
+        if not len(candidates):
+            return
+        everything = _extended(x[None], values)[0]
+        common = values.thresholds(everything)
+        depth = values.depth(common)
+        kept, left = self._shares(candidates, x, pairs, values)
+        gain = np.tile(values.taken(everything, depth), (len(candidates), 1))
+        for row, d in enumerate(candidates.tolist()):
+            gain[row] -= x[d] * values.taken(kept[row], depth) + (1.0 - x[d]) * values.taken(left[row], depth)
+        for option, known in zip(self._options.T, self._known.T, strict=True):
+            gain[(candidates[:, None] == option) & known] = -np.inf
+        classes = np.arange(len(common))
+        best, place = gain.argmax(axis=0), np.where(self._known, self._weights, -1.0).argmin(axis=1)
+        gains = (gain[best, classes] > _EMPTY) & (self._weights[classes, place] <= _LIGHT)
+        where = classes[gains], place[gains]
+        self._options[where], self._known[where], self._weights[where] = candidates[best[gains]], True, 0.0
+        self._kept[where] = self._left[where] = common[gains]
+        self._fresh[where] = True
+
+    def follow(self, x: FloatArray, pairs: Pairs, values: ClassValues, pace: float) -> None:
+        """Let the thresholds follow X = `pairs`; `pace` is in units of the full pace, the others are as in `choose`."""
+        if not self._known.any():
+            return
+        used = np.unique(self._options)
+        rows = np.searchsorted(used, self._options)
+        step = np.where(self._fresh, 1.0, _PACE * pace)
+        for thresholds, shares in zip((self._kept, self._left), self._shares(used, x, pairs, values), strict=True):
+            for option, near in enumerate(thresholds.T):
+                depth = values.depth(near)
+                filled = np.cumsum(shares[rows[:, option, None], values.order[:, :depth]], axis=1)
+                thresholds[:, option] += step[:, option] * (values.nearest_thresholds(filled, near) - near)
+        self._fresh[:] = False
+
+    def weigh(self, x: FloatArray, pairs: Pairs, values: ClassValues, before: FloatArray, pace: float) -> None:
+        """Move weight to what bounds a class best at X, an option or the bound of `before` (n_classes,)."""
+        bounds = np.column_stack([*(self._at(option, x, pairs, values) for option in range(_OPTIONS)), before])
+        best = bounds.argmin(axis=1)
+        self._weights *= 1.0 - _PACE * pace
+        moved = np.flatnonzero(best < _OPTIONS)
+        self._weights[moved, best[moved]] += _PACE * pace
+
+    def charges(self, thresholds: FloatArray, values: ClassValues, n: int) -> Charges:
+        """What the options change of the line of `thresholds`, over n features.
+
+        Args:
+            thresholds: (n_classes,) of the line that all classes are charged with.
+            values: As in `choose`.
+            n: Number of features, without those that are kept in any case.
+        """
+        linear, gain = self.slopes(thresholds, values.values, n)
+        bias, constant = linear[:n] + gain[:, n:].sum(axis=1), float(linear[n:].sum())
+        for d, weight, kept, left in self._each_option():
+            amount = weight * values.budgets
+            bias += np.bincount(d, weights=amount * (kept - left), minlength=n)
+            constant += float(amount @ (left - thresholds))
+        inner = gain[:, :n]
+        bias += inner.diagonal()
+        penalties = -(inner + inner.T)
+        np.fill_diagonal(penalties, 0.0)
+        return Charges(penalties, bias, constant)
+
+    def slopes(self, thresholds: FloatArray, values: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
+        """What the options add to the worth of features with `values` (n_classes, m), on their own and with others.
+
+        Returns:
+            (m,) of each feature by itself, and (n, m) where it is kept with a feature of the working set.
+        """
+        plain = np.maximum(values - thresholds[:, None], 0.0)
+        linear, gain = np.zeros(values.shape[1]), np.zeros((n, values.shape[1]))
+        for d, weight, kept, left in self._each_option():
+            some = np.flatnonzero(weight)
+            without = np.maximum(values[some] - left[some, None], 0.0)
+            more = np.maximum(values[some] - kept[some, None], 0.0) - without
+            linear += weight[some] @ (without - plain[some])
+            gain += sparse.csr_array((weight[some], (d[some], np.arange(len(some)))), shape=(n, len(some))) @ more
+        return linear, gain
+
+    def _each_option(self) -> list[tuple[IntArray, FloatArray, FloatArray, FloatArray]]:
+        """Feature, weight and thresholds t⁺, t⁻ of all classes, option by option."""
+        return list(zip(self._options.T, self._weights.T, self._kept.T, self._left.T, strict=True))
+
+    def _at(self, option: int, x: FloatArray, pairs: Pairs, values: ClassValues) -> FloatArray:
+        """(n_classes,) the bounds of one option at X, infinite for classes without it."""
+        d, kept, left = self._options[:, option], self._kept[:, option], self._left[:, option]
+        together = _extended(np.asarray(pairs[d], dtype=np.float64), values, x[d])
+        apart = _extended(x[None], values) - together
+        bound = values.budgets * (kept * x[d] + left * (1.0 - x[d]))
+        bound += (np.maximum(values.values - kept[:, None], 0.0) * together).sum(axis=1)
+        bound += (np.maximum(values.values - left[:, None], 0.0) * apart).sum(axis=1)
+        return np.where(self._known[:, option], bound, np.inf)
+
+    def _shares(
+        self, features: IntArray, x: FloatArray, pairs: Pairs, values: ClassValues
+    ) -> tuple[FloatArray, FloatArray]:
+        """(features, n and those kept anyway) of all, how much is kept where each feature is, and where it is not."""
+        own = np.arange(len(features))
+        together, much = np.asarray(pairs[features], dtype=np.float64), x[features, None]
+        shares = []
+        for share, itself, total in (
+            (together / np.maximum(much, _EMPTY), 1.0, self._k - 1),
+            ((x - together) / np.maximum(1.0 - much, _EMPTY), 0.0, self._k),
+        ):
+            share = np.clip(share, 0.0, 1.0)
+            share[own, features] = 0.0
+            share *= total / np.maximum(share.sum(axis=1, keepdims=True), _EMPTY)
+            np.minimum(share, 1.0, out=share)
+            share[own, features] = itself
+            shares.append(_extended(share, values))
+        return shares[0], shares[1]
+
+
+def _extended(shares: FloatArray, values: ClassValues, forced: float | FloatArray = 1.0) -> FloatArray:
+    """Rows over n features, extended by those of `values` that are kept in any case: so much of each."""
+    missing = values.values.shape[1] - shares.shape[1]
+    behind = np.broadcast_to(np.reshape(forced, (-1, 1)), (len(shares), missing))
+    return np.concatenate([shares, behind], axis=1)
