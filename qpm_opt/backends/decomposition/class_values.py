@@ -54,6 +54,10 @@ class ClassValues:
         order[rows], ranked[rows] = fresh.order, fresh.ranked
         return ClassValues(values, self.budgets, order, ranked)
 
+    def of_some(self, classes: IntArray) -> ClassValues:
+        """Those of some classes."""
+        return ClassValues(self.values[classes], self.budgets[classes], self.order[classes], self.ranked[classes])
+
     def thresholds(self, x: FloatArray) -> FloatArray:
         """(n_classes,) the best t of every class at fractional features x (n,)."""
         filled = np.cumsum(x[self.order], axis=1)
@@ -101,9 +105,13 @@ class ClassValues:
         line: FloatArray = self.budgets * thresholds + self.slopes(thresholds) @ x
         return line
 
-    def taken(self, x: FloatArray, depth: int) -> FloatArray:
-        """(n_classes,) what the classes gain at x from so many of their best features."""
-        room = x[self.order[:, :depth]]
+    def taken(self, room: FloatArray) -> FloatArray:
+        """(n_classes,) what the classes gain from their best features where so much of each is kept.
+
+        Args:
+            room: (n_classes, depth) how much is kept of the features of each class, from best to worst.
+        """
         before = np.cumsum(room, axis=1) - room
-        gained: FloatArray = (np.clip(self.budgets[:, None] - before, 0.0, room) * self.ranked[:, :depth]).sum(axis=1)
+        taken = np.clip(self.budgets[:, None] - before, 0.0, room)
+        gained: FloatArray = (taken * self.ranked[:, : room.shape[1]]).sum(axis=1)
         return gained

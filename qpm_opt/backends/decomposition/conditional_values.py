@@ -26,7 +26,7 @@ _LEAST_KEPT = 0.05
 _LEAST_TO_STAY = 0.02
 """How much of a feature is kept from which on it gets, and has, thresholds of its own: to lose them is a jolt."""
 
-_LOOKED_AT = 20000
+_LOOKED_AT = 10000
 """Pairs of a feature and a class whose thresholds follow in one iteration."""
 
 _PACE = 0.1

@@ -26,13 +26,19 @@ _OPTIONS = 3
 _LEAST_OPEN = 0.03
 """A feature is an option where more than this of it is kept, and left."""
 
+_CANDIDATES = 30
+"""Features of each class, from its best onwards, that are looked at."""
+
 _LIGHT = 0.02
 """An option gives way to a better one when it has no more weight than this."""
 
 _PACE = 0.05
-"""Share of the way to its best place that a threshold goes in one iteration, and of all weight that goes to the best
-options at a time, at full pace. Ten times as fast, thresholds and the iteration drive each other apart.
+"""Share of the way to its best place that a threshold goes in one iteration, at full pace. Ten times as fast, thresholds
+and the iteration drive each other apart.
 """
+
+_PACE_OF_WEIGHTS = 0.05
+"""Share of all weight that goes to the best options at a time, at full pace."""
 
 _EMPTY = 1e-6
 
@@ -53,10 +59,10 @@ class Disjunctions:
         shape = (n_classes, _OPTIONS)
         self._options: IntArray = np.zeros(shape, dtype=np.int64)
         self._known: BoolArray = np.zeros(shape, dtype=bool)
-        self._fresh: BoolArray = np.zeros(shape, dtype=bool)  # chosen, and without thresholds yet
         self._kept: FloatArray = np.zeros(shape)  # t⁺
         self._left: FloatArray = np.zeros(shape)  # t⁻
         self._weights: FloatArray = np.zeros(shape)
+        self._turn = 0
 
     @property
     def rest(self) -> FloatArray:
@@ -72,47 +78,68 @@ class Disjunctions:
             pairs: (n, n) how much of each pair is.
             values: Of the n features, and of those that are kept in any case behind them.
         """
-        candidates = np.flatnonzero(np.minimum(x, 1.0 - x) > _LEAST_OPEN)
+        is_open = np.minimum(x, 1.0 - x) > _LEAST_OPEN
+        candidates = np.flatnonzero(is_open)
         if not len(candidates):
             return
         everything = _extended(x[None], values)[0]
         common = values.thresholds(everything)
-        depth = values.depth(common)
-        kept, left = self._shares(candidates, x, pairs, values)
-        gain = np.tile(values.taken(everything, depth), (len(candidates), 1))
-        for row, d in enumerate(candidates.tolist()):
-            gain[row] -= x[d] * values.taken(kept[row], depth) + (1.0 - x[d]) * values.taken(left[row], depth)
-        for option, known in zip(self._options.T, self._known.T, strict=True):
-            gain[(candidates[:, None] == option) & known] = -np.inf
-        classes = np.arange(len(common))
-        best, place = gain.argmax(axis=0), np.where(self._known, self._weights, -1.0).argmin(axis=1)
-        gains = (gain[best, classes] > _EMPTY) & (self._weights[classes, place] <= _LIGHT)
+        top = values.order[:, : values.depth(common)]
+        shares = self._shares(candidates, x, pairs, values)
+        counts = np.cumsum(np.append(is_open, np.zeros(len(everything) - len(x), dtype=bool))[top], axis=1)
+        classes, plain = np.arange(len(top)), values.taken(everything[top])
+        best_gain, best = np.full(len(top), _EMPTY), np.full(len(top), -1)
+        for number in range(1, min(_CANDIDATES, int(counts.max())) + 1):
+            d = top[classes, np.minimum((counts < number).sum(axis=1), top.shape[1] - 1)]
+            usable = (counts[:, -1] >= number) & ~((self._options == d[:, None]) & self._known).any(axis=1)
+            d = np.where(usable, d, candidates[0])
+            row = np.searchsorted(candidates, d)[:, None]
+            kept, left = (values.taken(share[row, top]) for share in shares)
+            gain = np.where(usable, plain - x[d] * kept - (1.0 - x[d]) * left, -np.inf)
+            best, best_gain = np.where(gain > best_gain, d, best), np.maximum(gain, best_gain)
+        place = np.where(self._known, self._weights, -1.0).argmin(axis=1)
+        gains = (best >= 0) & (self._weights[classes, place] <= _LIGHT)
         where = classes[gains], place[gains]
-        self._options[where], self._known[where], self._weights[where] = candidates[best[gains]], True, 0.0
+        self._options[where], self._known[where], self._weights[where] = best[gains], True, 0.0
         self._kept[where] = self._left[where] = common[gains]
-        self._fresh[where] = True
+        for option in range(_OPTIONS):
+            fresh = np.zeros(len(top), dtype=bool)
+            fresh[where[0][where[1] == option]] = True
+            self._approach(option, fresh.astype(np.float64), x, pairs, values)
 
     def follow(self, x: FloatArray, pairs: Pairs, values: ClassValues, pace: float) -> None:
-        """Let the thresholds follow X = `pairs`; `pace` is in units of the full pace, the others are as in `choose`."""
-        if not self._known.any():
+        """Let the thresholds of one option follow X = `pairs`, those of the next one at the next call.
+
+        Args:
+            x: As in `choose`, like the next two.
+            pairs: (n, n).
+            values: Of the classes.
+            pace: How fast, in units of the full pace.
+        """
+        self._turn = (self._turn + 1) % _OPTIONS
+        step = np.full(len(self._options), min(1.0, _OPTIONS * _PACE * pace))
+        self._approach(self._turn, step, x, pairs, values)
+
+    def _approach(self, option: int, step: FloatArray, x: FloatArray, pairs: Pairs, values: ClassValues) -> None:
+        """Move the thresholds of an option by `step` (n_classes,), a share of the way to their best places."""
+        classes = np.flatnonzero(self._known[:, option] & (step > 0.0))
+        if not len(classes):
             return
-        used = np.unique(self._options)
-        rows = np.searchsorted(used, self._options)
-        step = np.where(self._fresh, 1.0, _PACE * pace)
-        for thresholds, shares in zip((self._kept, self._left), self._shares(used, x, pairs, values), strict=True):
-            for option, near in enumerate(thresholds.T):
-                depth = values.depth(near)
-                filled = np.cumsum(shares[rows[:, option, None], values.order[:, :depth]], axis=1)
-                thresholds[:, option] += step[:, option] * (values.nearest_thresholds(filled, near) - near)
-        self._fresh[:] = False
+        used, row = np.unique(self._options[classes, option], return_inverse=True)
+        some = values.of_some(classes)
+        for thresholds, share in zip((self._kept, self._left), self._shares(used, x, pairs, values), strict=True):
+            near = thresholds[classes, option]
+            filled = np.cumsum(share[row[:, None], some.order[:, : some.depth(near)]], axis=1)
+            thresholds[classes, option] += step[classes] * (some.nearest_thresholds(filled, near) - near)
 
     def weigh(self, x: FloatArray, pairs: Pairs, values: ClassValues, before: FloatArray, pace: float) -> None:
         """Move weight to what bounds a class best at X, an option or the bound of `before` (n_classes,)."""
         bounds = np.column_stack([*(self._at(option, x, pairs, values) for option in range(_OPTIONS)), before])
         best = bounds.argmin(axis=1)
-        self._weights *= 1.0 - _PACE * pace
+        share = min(1.0, _PACE_OF_WEIGHTS * pace)
+        self._weights *= 1.0 - share
         moved = np.flatnonzero(best < _OPTIONS)
-        self._weights[moved, best[moved]] += _PACE * pace
+        self._weights[moved, best[moved]] += share
 
     def charges(self, thresholds: FloatArray, values: ClassValues, n: int) -> Charges:
         """What the options change of the line of `thresholds`, over n features.

@@ -307,7 +307,7 @@ class SemidefiniteBound:
                 pairs = np.concatenate([inward, among], axis=1)
                 base[outside] -= np.partition(-pairs, k - 2, axis=1)[:, : k - 1].sum(axis=1)
         single = abs(float(w[0, 0])) + k * float(np.abs(base).max())
-        return base, charges.constant + single + k * k * float(np.abs(w).max())
+        return base, abs(charges.constant) + single + k * k * float(np.abs(w).max())
 
     def _average(self, matrix: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray, float]:
         """The share c of each working feature in the average chosen one; the matrix times c, and c times that."""
