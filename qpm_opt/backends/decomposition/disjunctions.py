@@ -33,11 +33,11 @@ _LIGHT = 0.02
 """An option gives way to a better one when it has no more weight than this."""
 
 _PACE = 0.05
-"""Share of the way to its best place that a threshold goes in one iteration, at full pace. Ten times as fast, thresholds
+"""Share of the way to its best place that a threshold goes in an iteration, at full pace. Ten times as fast, thresholds
 and the iteration drive each other apart.
 """
 
-_PACE_OF_WEIGHTS = 0.05
+_PACE_OF_WEIGHTS = 0.2
 """Share of all weight that goes to the best options at a time, at full pace."""
 
 _EMPTY = 1e-6
