@@ -78,47 +78,49 @@ class Disjunctions:
             pairs: (n, n) how much of each pair is.
             values: Of the n features, and of those that are kept in any case behind them.
         """
+        common = values.thresholds(_extended(x[None], values)[0])
+        best = self._best_candidates(x, pairs, values, values.depth(common))
+        place = np.where(self._known, self._weights, -1.0).argmin(axis=1)
+        chosen = (best >= 0) & (self._weights[np.arange(len(best)), place] <= _LIGHT)
+        where = np.flatnonzero(chosen), place[chosen]
+        self._options[where], self._known[where], self._weights[where] = best[chosen], True, 0.0
+        self._kept[where] = self._left[where] = common[chosen]
+        for option in range(_OPTIONS):
+            self._approach(option, (chosen & (place == option)).astype(np.float64), x, pairs, values)
+
+    def follow(self, x: FloatArray, pairs: Pairs, values: ClassValues, pace: float) -> None:
+        """Let the thresholds of one option of each class follow X = `pairs`, those of the next one at the next call.
+
+        Args:
+            x: (n,) as in `choose`.
+            pairs: (n, n) as in `choose`.
+            values: As in `choose`.
+            pace: How fast, in units of the full pace.
+        """
+        self._turn = (self._turn + 1) % _OPTIONS
+        step = np.full(len(self._options), min(1.0, _OPTIONS * _PACE * pace))
+        self._approach(self._turn, step, x, pairs, values)
+
+    def _best_candidates(self, x: FloatArray, pairs: Pairs, values: ClassValues, depth: int) -> IntArray:
+        """(n_classes,) the feature that would be the best further option of each class, −1 where none gains."""
         is_open = np.minimum(x, 1.0 - x) > _LEAST_OPEN
         candidates = np.flatnonzero(is_open)
+        everything, top = _extended(x[None], values)[0], values.order[:, :depth]
+        classes, plain = np.arange(len(top)), values.taken(everything[top])
+        best, best_gain = np.full(len(top), -1), np.full(len(top), _EMPTY)
         if not len(candidates):
-            return
-        everything = _extended(x[None], values)[0]
-        common = values.thresholds(everything)
-        top = values.order[:, : values.depth(common)]
+            return best
         shares = self._shares(candidates, x, pairs, values)
         counts = np.cumsum(np.append(is_open, np.zeros(len(everything) - len(x), dtype=bool))[top], axis=1)
-        classes, plain = np.arange(len(top)), values.taken(everything[top])
-        best_gain, best = np.full(len(top), _EMPTY), np.full(len(top), -1)
         for number in range(1, min(_CANDIDATES, int(counts.max())) + 1):
-            d = top[classes, np.minimum((counts < number).sum(axis=1), top.shape[1] - 1)]
+            d = top[classes, np.minimum((counts < number).sum(axis=1), depth - 1)]
             usable = (counts[:, -1] >= number) & ~((self._options == d[:, None]) & self._known).any(axis=1)
             d = np.where(usable, d, candidates[0])
             row = np.searchsorted(candidates, d)[:, None]
             kept, left = (values.taken(share[row, top]) for share in shares)
             gain = np.where(usable, plain - x[d] * kept - (1.0 - x[d]) * left, -np.inf)
             best, best_gain = np.where(gain > best_gain, d, best), np.maximum(gain, best_gain)
-        place = np.where(self._known, self._weights, -1.0).argmin(axis=1)
-        gains = (best >= 0) & (self._weights[classes, place] <= _LIGHT)
-        where = classes[gains], place[gains]
-        self._options[where], self._known[where], self._weights[where] = best[gains], True, 0.0
-        self._kept[where] = self._left[where] = common[gains]
-        for option in range(_OPTIONS):
-            fresh = np.zeros(len(top), dtype=bool)
-            fresh[where[0][where[1] == option]] = True
-            self._approach(option, fresh.astype(np.float64), x, pairs, values)
-
-    def follow(self, x: FloatArray, pairs: Pairs, values: ClassValues, pace: float) -> None:
-        """Let the thresholds of one option follow X = `pairs`, those of the next one at the next call.
-
-        Args:
-            x: As in `choose`, like the next two.
-            pairs: (n, n).
-            values: Of the classes.
-            pace: How fast, in units of the full pace.
-        """
-        self._turn = (self._turn + 1) % _OPTIONS
-        step = np.full(len(self._options), min(1.0, _OPTIONS * _PACE * pace))
-        self._approach(self._turn, step, x, pairs, values)
+        return best
 
     def _approach(self, option: int, step: FloatArray, x: FloatArray, pairs: Pairs, values: ClassValues) -> None:
         """Move the thresholds of an option by `step` (n_classes,), a share of the way to their best places."""
