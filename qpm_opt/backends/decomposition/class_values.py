@@ -106,12 +106,16 @@ class ClassValues:
         return line
 
     def taken(self, room: FloatArray) -> FloatArray:
-        """(n_classes,) what the classes gain from their best features where so much of each is kept.
+        """(n_classes, depth) how much of its features each class takes: of its best ones all, until it has enough.
 
         Args:
             room: (n_classes, depth) how much is kept of the features of each class, from best to worst.
         """
         before = np.cumsum(room, axis=1) - room
-        taken = np.clip(self.budgets[:, None] - before, 0.0, room)
-        gained: FloatArray = (taken * self.ranked[:, : room.shape[1]]).sum(axis=1)
+        taken: FloatArray = np.clip(self.budgets[:, None] - before, 0.0, room)
+        return taken
+
+    def gained(self, room: FloatArray) -> FloatArray:
+        """(n_classes,) what they gain by that."""
+        gained: FloatArray = (self.taken(room) * self.ranked[:, : room.shape[1]]).sum(axis=1)
         return gained

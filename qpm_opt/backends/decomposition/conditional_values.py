@@ -20,7 +20,7 @@ from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.backends.decomposition.charges import Charges
 from qpm_opt.backends.decomposition.class_values import ClassValues
 
-__all__ = ["ConditionalValues"]
+__all__ = ["ConditionalValues", "shares_of_others"]
 
 _LEAST_KEPT = 0.05
 _LEAST_TO_STAY = 0.02
@@ -89,14 +89,9 @@ class ConditionalValues:
         mine = (self._next + np.arange(min(count, max(1, _LOOKED_AT // len(values.budgets))))) % count
         self._next = int(mine[-1] + 1) % count
         rows = self._rows[mine]
-        # How much is kept of each other feature where this one is: K − 1 of them.
-        beside = np.clip(pairs[rows] / np.maximum(x[rows], _EMPTY)[:, None], 0.0, 1.0)
-        beside[np.arange(len(rows)), rows] = 0.0
-        beside *= ((self._k - 1) / np.maximum(beside.sum(axis=1), _EMPTY))[:, None]
-        np.minimum(beside, 1.0, out=beside)
-        beside[np.arange(len(rows)), rows] = 1.0
         kept = np.ones((len(rows), values.values.shape[1]), dtype=np.float32)
-        kept[:, :n] = beside
+        kept[:, :n] = shares_of_others(pairs[rows], x[rows], rows, self._k - 1)
+        kept[np.arange(len(rows)), rows] = 1.0
         near = self._thresholds[mine]
         filled = np.cumsum(kept[:, values.order[:, : values.depth(near)]], axis=2)
         step = min(_LONGEST_STEP, pace * _PACE * count / len(mine))
@@ -132,9 +127,7 @@ class ConditionalValues:
             gain[self._rows] = more[:, :n]
             own = (self._thresholds - thresholds) @ (self._weights * values.budgets)
             bias[self._rows] = own / self._k + more[:, n:].sum(axis=1)
-        bias += gain.diagonal()
-        np.fill_diagonal(gain, 0.0)
-        return Charges(-(gain + gain.T), bias, 0.0)
+        return Charges.of_gain(gain, bias, 0.0)
 
     def beyond(self, thresholds: FloatArray, values: ClassValues, features: IntArray) -> FloatArray:
         """(len(features), len(self.features)) what is to be added to the penalties of pairs with others of `values`."""
@@ -164,3 +157,20 @@ class ConditionalValues:
         for order, ranked, own, count, weight in classes:
             total[:, order[:count]] += weight * np.maximum(ranked[:count] - own[:, None], 0.0)
         return total
+
+
+def shares_of_others(
+    together: npt.NDArray[np.floating], much: FloatArray, features: IntArray, total: int
+) -> FloatArray:
+    """How much is kept of each other feature in a case of each of `features`: `total` of them, none of itself.
+
+    Args:
+        together: (rows, n) how much of every feature is kept in that case.
+        much: (rows,) how much the case makes up.
+        features: (rows,) the feature of each row.
+        total: How many others are kept.
+    """
+    shares: FloatArray = np.clip(together / np.maximum(much, _EMPTY)[:, None], 0.0, 1.0)
+    shares[np.arange(len(features)), features] = 0.0
+    shares *= (total / np.maximum(shares.sum(axis=1), _EMPTY))[:, None]
+    return np.minimum(shares, 1.0, out=shares)

@@ -19,6 +19,7 @@ from scipy import sparse
 from qpm_opt._validation import FloatArray, IntArray
 from qpm_opt.backends.decomposition.charges import Charges
 from qpm_opt.backends.decomposition.class_values import ClassValues
+from qpm_opt.backends.decomposition.conditional_values import shares_of_others
 
 __all__ = ["Disjunctions"]
 
@@ -106,7 +107,7 @@ class Disjunctions:
         is_open = np.minimum(x, 1.0 - x) > _LEAST_OPEN
         candidates = np.flatnonzero(is_open)
         everything, top = _extended(x[None], values)[0], values.order[:, :depth]
-        classes, plain = np.arange(len(top)), values.taken(everything[top])
+        classes, plain = np.arange(len(top)), values.gained(everything[top])
         best, best_gain = np.full(len(top), -1), np.full(len(top), _EMPTY)
         if not len(candidates):
             return best
@@ -117,7 +118,7 @@ class Disjunctions:
             usable = (counts[:, -1] >= number) & ~((self._options == d[:, None]) & self._known).any(axis=1)
             d = np.where(usable, d, candidates[0])
             row = np.searchsorted(candidates, d)[:, None]
-            kept, left = (values.taken(share[row, top]) for share in shares)
+            kept, left = (values.gained(share[row, top]) for share in shares)
             gain = np.where(usable, plain - x[d] * kept - (1.0 - x[d]) * left, -np.inf)
             best, best_gain = np.where(gain > best_gain, d, best), np.maximum(gain, best_gain)
         return best
@@ -157,11 +158,7 @@ class Disjunctions:
             amount = weight * values.budgets
             bias += np.bincount(d, weights=amount * (kept - left), minlength=n)
             constant += float(amount @ (left - thresholds))
-        inner = gain[:, :n]
-        bias += inner.diagonal()
-        penalties = -(inner + inner.T)
-        np.fill_diagonal(penalties, 0.0)
-        return Charges(penalties, bias, constant)
+        return Charges.of_gain(gain[:, :n], bias, constant)
 
     def slopes(self, thresholds: FloatArray, values: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
         """What the options add to the worth of features with `values` (n_classes, m), on their own and with others.
@@ -197,20 +194,11 @@ class Disjunctions:
         self, features: IntArray, x: FloatArray, pairs: Pairs, values: ClassValues
     ) -> tuple[FloatArray, FloatArray]:
         """(features, n and those kept anyway) of all, how much is kept where each feature is, and where it is not."""
-        own = np.arange(len(features))
-        together, much = np.asarray(pairs[features], dtype=np.float64), x[features, None]
-        shares = []
-        for share, itself, total in (
-            (together / np.maximum(much, _EMPTY), 1.0, self._k - 1),
-            ((x - together) / np.maximum(1.0 - much, _EMPTY), 0.0, self._k),
-        ):
-            share = np.clip(share, 0.0, 1.0)
-            share[own, features] = 0.0
-            share *= total / np.maximum(share.sum(axis=1, keepdims=True), _EMPTY)
-            np.minimum(share, 1.0, out=share)
-            share[own, features] = itself
-            shares.append(_extended(share, values))
-        return shares[0], shares[1]
+        together, much = np.asarray(pairs[features], dtype=np.float64), x[features]
+        kept = shares_of_others(together, much, features, self._k - 1)
+        kept[np.arange(len(features)), features] = 1.0
+        left = shares_of_others(x - together, 1.0 - much, features, self._k)
+        return _extended(kept, values), _extended(left, values)
 
 
 def _extended(shares: FloatArray, values: ClassValues, forced: float | FloatArray = 1.0) -> FloatArray:

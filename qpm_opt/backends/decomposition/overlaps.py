@@ -149,11 +149,9 @@ def _groups(classes: ClassValues, kinds: IntArray, x: FloatArray) -> list[IntArr
 
 
 def _taken(classes: ClassValues, x: FloatArray) -> FloatArray:
-    """(n_classes, n) what every class takes of each feature: of its best ones all, until it has enough."""
-    room = x[classes.order]
-    before = np.cumsum(room, axis=1) - room
-    taken = np.zeros_like(room)
-    np.put_along_axis(taken, classes.order, np.clip(classes.budgets[:, None] - before, 0.0, room), axis=1)
+    """(n_classes, n) what every class takes of each feature at x."""
+    taken = np.zeros(classes.order.shape)
+    np.put_along_axis(taken, classes.order, classes.taken(x[classes.order]), axis=1)
     return taken
 
 

@@ -16,7 +16,7 @@ from qpm_opt.backends._rounds import TOY_PAIRS
 from qpm_opt.backends.base import Request
 from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.master import Point
-from qpm_opt.backends.decomposition.semidefinite import SemidefiniteBound
+from qpm_opt.backends.decomposition.semidefinite import CHOSEN_EVERY, SemidefiniteBound
 from qpm_opt.backends.decomposition.tree import BranchAndCut
 from qpm_opt.backends.search_log import SearchLog
 from qpm_opt.problem import AssignmentProblem
@@ -58,7 +58,6 @@ _TREE_GAP = 0.005
 _WORKING = 8
 """The semidefinite bound begins with this many times n_select features, those that the incumbent would exchange."""
 
-_CERTIFICATE_EVERY = 20
 _PROOF_STEPS = 3.0
 """A certificate takes about as long as this many iterations, until one has been timed."""
 
@@ -206,7 +205,7 @@ class Search:
             self._step(math.inf, f"semidefinite bound, iteration {iteration.iterations}")
             # Before the time runs out, what has been iterated so far is turned into a bound.
             last = self._log.remaining() < 1.2 * (step + max(proof, _PROOF_STEPS * step))
-            if iteration.iterations % _CERTIFICATE_EVERY and not last:
+            if iteration.iterations % CHOSEN_EVERY and not last:
                 continue
             begin = self._log.elapsed()
             certificate = iteration.certificate()

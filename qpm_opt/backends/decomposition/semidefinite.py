@@ -45,7 +45,7 @@ from qpm_opt.backends.decomposition.quadric import QuadricInequalities
 from qpm_opt.backends.decomposition.triangles import Triangles
 from qpm_opt.search_space import SearchSpace
 
-__all__ = ["SemidefiniteBound", "SemidefiniteCertificate"]
+__all__ = ["CHOSEN_EVERY", "SemidefiniteBound", "SemidefiniteCertificate"]
 
 Single = npt.NDArray[np.float32]
 
@@ -59,9 +59,9 @@ _OVERLAPS_FROM = 40
 _CONDITIONAL_FROM = 60
 _INEQUALITIES_FROM = 80
 _DISJUNCTIONS_FROM = 100
-_CHOSEN_EVERY = 20
-"""So many iterations after each other, overlaps, features with thresholds of their own, and inequalities are chosen
-anew. Each time is a jolt; certificates are best asked for just before it, after a multiple of this number.
+CHOSEN_EVERY = 20
+"""So many iterations after each other, overlaps, features with thresholds of their own, inequalities and disjunctions
+are chosen anew. Each time is a jolt; certificates are best asked for just before it, after a multiple of this number.
 """
 
 _OVERLAPS_PACE = 0.3
@@ -189,9 +189,9 @@ class SemidefiniteBound:
         np.subtract(y, self._m, out=self._u)
 
     def _follow(self) -> None:
-        """Let inequalities and conditional thresholds follow the last iteration."""
+        """Let all that is charged follow the last iteration."""
         pairs, number = self._m[1:, 1:], self.iterations
-        anew = number % _CHOSEN_EVERY == 1
+        anew = number % CHOSEN_EVERY == 1
         if number >= _OVERLAPS_FROM and anew:
             self._charge_overlaps()
         if number >= _CONDITIONAL_FROM:
@@ -220,7 +220,7 @@ class SemidefiniteBound:
     def _charge_overlaps(self) -> None:
         classes = self._own_classes
         fresh = DistinctValues.of(classes, overlaps_at(self._space, classes, self._kinds, self.x))
-        is_first = self.iterations < _OVERLAPS_FROM + _CHOSEN_EVERY
+        is_first = self.iterations < _OVERLAPS_FROM + CHOSEN_EVERY
         self._distinct = self._distinct.mixed(fresh, 1.0 if is_first else _OVERLAPS_PACE * self._pace)
         self._set_distinct(self._classes.changed(self._distinct.values))
         some = self._working_and_forced
