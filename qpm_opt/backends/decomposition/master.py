@@ -14,7 +14,8 @@ tolerances thus never turns into a false bound.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import highspy
 import numpy as np
@@ -86,6 +87,18 @@ class Master:
         self._solver = new_solver(presolve=False)  # it would forget where the last solve ended
         add_columns(self._solver, -self._cost, self._lower, self._upper)
         self._add([Row(float(space.n_select), float(space.n_select), np.arange(n), np.ones(n), permanent=True)])
+
+    def copy(self) -> Master:
+        """The same program and basis, in a solver of its own."""
+        other = copy(self)
+        other._solver = new_solver(presolve=False)
+        other._solver.passModel(self._solver.getLp())
+        other._solver.setBasis(self._solver.getBasis())
+        other._rows = [replace(row) for row in self._rows]
+        other._pairs = list(self._pairs)
+        other._pair_column = self._pair_column.copy()
+        other._lower, other._upper = self._lower.copy(), self._upper.copy()
+        return other
 
     @property
     def n_rows(self) -> int:

@@ -7,23 +7,26 @@ limit.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
 
-from qpm_opt._validation import FloatArray, IntArray
+from qpm_opt._validation import FloatArray
 from qpm_opt.backends._rounds import TOY_PAIRS
 from qpm_opt.backends.base import Request
 from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.master import Point
 from qpm_opt.backends.decomposition.semidefinite import CHOSEN_EVERY, SemidefiniteBound
-from qpm_opt.backends.decomposition.tree import BranchAndCut
+from qpm_opt.backends.decomposition.set_search import SetSearch
+from qpm_opt.backends.decomposition.team import Team
+from qpm_opt.backends.decomposition.tree import BranchAndCut, Surroundings
 from qpm_opt.backends.search_log import SearchLog
 from qpm_opt.problem import AssignmentProblem
 from qpm_opt.relaxation import penalty_free_bound
 from qpm_opt.search_space import SearchSpace, largest
 from qpm_opt.solution import Termination, relative_gap
-from qpm_opt.swap_search import Found, climb, greedy_set, random_set, shaken_set, swap_gains, tabu_search
+from qpm_opt.swap_search import Found, swap_gains
 
 __all__ = ["Search"]
 
@@ -31,16 +34,11 @@ _TYPICAL_OBJECTIVE = 1e3
 _EXACT = 1e-9
 """Relative difference of objectives that rounding explains: where a proof to the end is asked for, it stops here."""
 
-_PATIENCE = 30
 _STALE_RESTARTS = 6
-_STALE_BEFORE_TREE = 24
-"""Searches in vain after which the tree begins. One in 20 to 40 finds the best set, and the tree is small with it."""
-
 _SEARCHES = 3
 _SELDOM = 6
 """So many searches are made after a certificate; after so many certificates in vain, they wait for as many others."""
 
-_DOUBT = 0.02
 _CORE = 5
 _SEMIDEFINITE_CORE = 8
 """Searches guided by a relaxation exchange this many times n_select features: those that it promises most of.
@@ -73,7 +71,8 @@ _LEAST_FALL_ALONE = 0.01
 _TRIAL_ROUNDS = 10
 """Cutting planes go on if as many rounds again, at the pace of the last ones, promise `_SMALL_GAP`."""
 
-_NODES_A_ROUND = 50
+_MOST_THREADS = 4
+"""Trees that share the nodes where nobody says how many: each has a linear program of its own."""
 
 
 class Search:
@@ -83,14 +82,12 @@ class Search:
         self._request, self._log = request, log
         space = SearchSpace.of(problem)
         self._everything = space.scaled(_unit(space))
-        self._rng = np.random.default_rng(request.seed)
         exact = problem.class_similarity.size <= TOY_PAIRS
         self._gap = _EXACT if exact else max(request.mip_gap, _EXACT)
-        self._best: Found | None = None  # of local features of the whole space
+        self._sets = SetSearch(self._everything, request.seed, self._keep_going, self._log_best)
         n = len(space.features)
+        self._threads = request.threads or min(os.cpu_count() or 1, _MOST_THREADS)
         self._kept, self._forced = np.ones(n, dtype=bool), space.forced.copy()
-        self._guide = np.zeros(0)  # (n,) fractional features of the last relaxation; none yet
-        self._core = np.arange(n)  # features that it gives the largest bounds with
         self._excluded = -np.inf  # bound on all that features left out or forced since then would have given
 
     # -- the plan ------------------------------------------------------------------------------------------------------
@@ -102,8 +99,6 @@ class Search:
             self._semidefinite(tree.bound)
             if self._kept.sum() < len(tree.space.features):
                 tree = self._shrunk_tree(tree.thresholds)
-        if tree is not None:
-            self._search_core_often()
         if tree is not None and not self._is_done():
             self._branch(tree)
         return self._verdict()
@@ -112,9 +107,7 @@ class Search:
         """A good solution, the bound without penalties, and the thresholds that prove it."""
         space = self._everything
         start = None if self._request.start is None else space.to_local(self._request.start)
-        chosen = greedy_set(space, start)
-        self._offer_set(chosen, "greedy start")
-        chosen = self._climb_and_search(chosen)
+        chosen = self._sets.begin(start)
         free = penalty_free_bound(space, chosen, keep_going=self._keep_going)
         self._tighten(free.bound, "bound without penalties")
         self._fix(free.without, free.including)
@@ -149,19 +142,14 @@ class Search:
             space,
             ClassValues.of(space.values, space.budgets),
             thresholds,
-            incumbent=self._objective,
-            tolerance=self._tolerance,
-            on_set=lambda selected: self._offer_set(self._everything.to_local(selected), "from the linear program"),
-            on_rounding=lambda selected: self._climb(self._everything.to_local(selected)),
-            seconds_left=self._log.remaining,
-            on_step=lambda bound: self._step(bound, f"cutting planes, {tree.nodes} nodes"),
+            replace(self._around(self._sets), on_step=lambda bound: self._step(bound, "cutting planes")),
         )
         point = self._cut_root(tree)
         self._excluded = max(self._excluded, tree.closed)
         if point is None:
             self._tighten(tree.bound, "proof")
             return None
-        self._take_guide(kept, point.x, -np.abs(point.reduced), _CORE)
+        self._sets.take_guide(kept, point.x, -np.abs(point.reduced), _CORE)
         self._restart()
         self._tighten(tree.bound, "cutting planes")
         self._kept[kept[tree.upper < 0.5]] = False
@@ -185,13 +173,14 @@ class Search:
 
     def _semidefinite(self, cutting_planes: float) -> None:
         """Iterate on the semidefinite bound as long as it pays, which is longer where cutting planes lag behind."""
-        if self._best is None:
+        best = self._sets.best
+        if best is None:
             return
         kept = np.flatnonzero(self._kept)
         space = self._everything.restricted(self._kept, self._forced)
         if not space.n_select > space.forced.sum():
             return
-        local = np.flatnonzero(np.isin(kept, self._best.chosen))
+        local = np.flatnonzero(np.isin(kept, best.chosen))
         promise = swap_gains(space, local).max(axis=0)
         working = np.isin(np.arange(len(kept)), largest(promise, _WORKING * space.n_select))
         iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), local, working)
@@ -216,12 +205,12 @@ class Search:
             without, including = np.full(len(self._kept), np.inf), np.full(len(self._kept), np.inf)
             without[kept], including[kept] = certificate.without, certificate.including
             self._fix(without, including)
-            self._take_guide(kept, iteration.x, certificate.including, _SEMIDEFINITE_CORE)
+            self._sets.take_guide(kept, iteration.x, certificate.including, _SEMIDEFINITE_CORE)
             # Searches that have found nothing for long take their time from the bound.
             if stale < _STALE_RESTARTS or len(bounds) % _SELDOM == _SELDOM - 1:
                 before = self._objective()
                 for _ in range(_SEARCHES):
-                    self._search_core()
+                    self._sets.search_core()
                 if len(bounds) % 3 == 2:
                     self._restart()
                 stale = 0 if self._objective() > before else stale + 1
@@ -233,97 +222,50 @@ class Search:
                 break
 
     def _branch(self, tree: BranchAndCut) -> None:
-        finished = tree.root() is None
+        tree.root()
         self._tighten(tree.bound, "branch and cut")
-        while not finished and not self._is_done():
-            finished = tree.run(node_limit=_NODES_A_ROUND)
-            self._tighten(tree.bound, "branch and cut")
-            if not finished and not self._is_done():
-                self._restart()
+
+        def step(bound: float, nodes: int) -> None:
+            self._step(bound, f"cutting planes, {nodes} nodes")
+
+        with Team(tree, self._sets, self._threads, self._around, step) as team:
+            while not team.finished and not self._is_done():
+                team.work()
+                self._tighten(team.bound, "branch and cut")
+
+    def _around(self, sets: SetSearch) -> Surroundings:
+        local = self._everything.to_local
+        return Surroundings(
+            incumbent=lambda: sets.objective,
+            tolerance=lambda: self._tolerance_of(sets),
+            on_set=lambda selected: sets.offer_set(local(selected), "from the linear program"),
+            on_rounding=lambda selected: sets.climb(local(selected)),
+            seconds_left=lambda: self._log.remaining() if sets.keep_going() else 0.0,
+            on_step=lambda _bound: None,
+        )
 
     # -- solutions -----------------------------------------------------------------------------------------------------
 
-    def _offer_set(self, chosen: IntArray, message: str) -> float:
-        value, weights = self._everything.exact(chosen)
-        if weights is not None:
-            self._keep_best(Found(chosen, value, weights), message)
-        return value
-
-    def _keep_best(self, found: Found, message: str = "swap search") -> None:
-        if self._best is None or found.value > self._best.value:
-            self._best = found
-            self._log.offer(self._everything.features[found.chosen], found.weights, message)
-
-    def _climb(self, chosen: IntArray) -> IntArray:
-        chosen = climb(self._everything, chosen, self._keep_going)
-        self._offer_set(chosen, "swap search")
-        return chosen
-
-    def _climb_and_search(self, chosen: IntArray, core: IntArray | None = None) -> IntArray:
-        """Tabu search from a local optimum, both among the features of `core`, of which `chosen` are positions."""
-        space = self._everything
-        if core is None:
-            core = np.arange(len(space.features))
-        else:
-            inside = np.isin(np.arange(len(space.features)), core)
-            space = space.restricted(inside, space.forced)
-        chosen = climb(space, chosen, self._keep_going)
-        self._offer_set(core[chosen], "swap search")
-        found = tabu_search(
-            space,
-            chosen,
-            self._rng,
-            patience=_PATIENCE,
-            keep_going=self._keep_going,
-            on_improvement=lambda found: self._keep_best(replace(found, chosen=core[found.chosen])),
-        )
-        return core[chosen if found is None else found.chosen]
+    def _log_best(self, found: Found, message: str) -> None:
+        self._log.offer(self._everything.features[found.chosen], found.weights, message)
 
     def _restart(self) -> None:
         self._log.report("swap search")
-        draw = self._rng.random()
-        if len(self._guide) and draw < 0.6:
-            self._search_core()
-        elif self._best is None or draw < 0.7:
-            self._climb_and_search(random_set(self._everything, self._rng))
-        else:
-            self._climb_and_search(shaken_set(self._everything, self._best.chosen, self._rng))
-
-    def _search_core(self) -> None:
-        """Search among the features of the core, from a set drawn by how much of each a relaxation has."""
-        space, core = self._everything, self._core
-        x = self._guide[core]
-        likely = np.log(x + _DOUBT) - np.log(1.0 - x + _DOUBT) + self._rng.gumbel(size=len(x))
-        likely[space.forced[core]] = np.inf
-        self._climb_and_search(largest(likely, space.n_select), core)
-
-    def _search_core_often(self) -> None:
-        """Restart in the core until that has not helped for long."""
-        stale = 0
-        while len(self._guide) and stale < _STALE_BEFORE_TREE and not self._is_done():
-            before = self._objective()
-            self._search_core()
-            stale = 0 if self._objective() > before else stale + 1
-
-    def _take_guide(self, kept: IntArray, x: FloatArray, promise: FloatArray, core: int) -> None:
-        """Let searches start near a relaxation's solution, and stay among the features that promise most."""
-        space = self._everything
-        self._guide = np.zeros(len(space.features))
-        self._guide[kept] = np.clip(x, 0.0, 1.0)
-        promise = np.where(x > 0.5, np.inf, promise)
-        self._core = np.union1d(kept[largest(promise, core * space.n_select)], np.flatnonzero(space.forced))
-        self._climb(kept[largest(x, space.n_select)])
+        self._sets.restart()
 
     # -- bounds --------------------------------------------------------------------------------------------------------
 
     def _objective(self) -> float:
-        return -np.inf if self._best is None else self._best.value
+        return self._sets.objective
 
     def _tolerance(self) -> float:
-        return 0.0 if self._best is None else self._gap * abs(self._best.value)
+        return self._tolerance_of(self._sets)
+
+    def _tolerance_of(self, sets: SetSearch) -> float:
+        return 0.0 if sets.best is None else self._gap * abs(sets.best.value)
 
     def _relative(self, bound: float) -> float:
-        gap = None if self._best is None else relative_gap(self._best.value, bound)
+        gap = None if self._sets.best is None else relative_gap(self._sets.best.value, bound)
         return np.inf if gap is None else gap
 
     def _tighten(self, bound: float, message: str) -> None:
@@ -349,7 +291,7 @@ class Search:
     def _is_closed(self) -> bool:
         log = self._log
         return (
-            self._best is not None
+            self._sets.best is not None
             and log.bound is not None
             and log.bound * self._everything.unit <= self._objective() + self._tolerance()
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from qpm_opt.backends.decomposition.overlaps import class_kinds, overlaps_at
 from qpm_opt.backends.decomposition.uniqueness import price_collisions, priced_cuts
 from qpm_opt.search_space import SearchSpace, largest
 
-__all__ = ["BranchAndCut"]
+__all__ = ["BranchAndCut", "Node", "Surroundings"]
 
 _WHOLE = 1e-6
 _ROOT_ROUNDS = 400
@@ -39,8 +40,31 @@ _ROUND_EVERY = 5
 """Rounds of the root, and nodes, after which the master's features are rounded and searched from."""
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a tree asks for, and whom it tells.
+
+    Attributes:
+        incumbent: Returns the objective of the best known solution.
+        tolerance: Returns by how much a bound may exceed that and still settle what it bounds.
+        on_set: Told of every set of features (of the problem) at which the master is whole; values it exactly.
+        on_rounding: Told now and then of the features that the master has most of, to start a search from.
+        seconds_left: Asked before every linear program.
+        on_step: Called after every linear program with the bound; may raise to stop.
+    """
+
+    incumbent: Callable[[], float]
+    tolerance: Callable[[], float]
+    on_set: Callable[[IntArray], object]
+    on_rounding: Callable[[IntArray], object]
+    seconds_left: Callable[[], float]
+    on_step: Callable[[float], None]
+
+
 @dataclass(order=True)
-class _Node:
+class Node:
+    """A part of the tree: what lies between two bounds on the features, and a bound on all of it."""
+
     sort_key: float
     number: int
     bound: float = field(compare=False)
@@ -55,30 +79,16 @@ class BranchAndCut:
         space: The problem.
         classes: Its class values.
         thresholds: (n_classes,) thresholds of the first class cuts.
-        incumbent: Returns the objective of the best known solution.
-        on_set: Told of every set of features (of the problem) at which the master is whole; values it exactly.
-        on_rounding: Told now and then of the features that the master has most of, to start a search from.
-        seconds_left: Asked before every linear program.
-        on_step: Called after every linear program with the bound; may raise to stop.
+        around: What it asks for, and whom it tells.
+
+    Attributes:
+        seen: (2, 2, n) by how much the bound fell, for each unit, where features were rounded down and up: sum and
+            number of times.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        classes: ClassValues,
-        thresholds: FloatArray,
-        *,
-        incumbent: Callable[[], float],
-        tolerance: Callable[[], float],
-        on_set: Callable[[IntArray], object],
-        on_rounding: Callable[[IntArray], object],
-        seconds_left: Callable[[], float],
-        on_step: Callable[[float], None],
-    ) -> None:
+    def __init__(self, space: SearchSpace, classes: ClassValues, thresholds: FloatArray, around: Surroundings) -> None:
         self.space, self.classes = space, classes
-        self._incumbent, self._tolerance = incumbent, tolerance
-        self._on_set, self._on_rounding = on_set, on_rounding
-        self._seconds_left, self._on_step = seconds_left, on_step
+        self.around = around
         n = len(space.features)
         least = np.where(space.values > -space.barrier, space.values, np.inf).min(axis=1)
         budgets = space.budgets
@@ -94,11 +104,10 @@ class BranchAndCut:
         self.nodes = 0
         self.iterations = 0
         self._root: Point | None = None
-        self._open: list[_Node] = []
+        self._open: list[Node] = []
         self._closed = -np.inf
         self._serial = 0
-        self._falls = np.zeros((2, n))
-        self._tries = np.zeros((2, n))
+        self.seen = np.zeros((2, 2, n))
         self._valued: set[bytes] = set()
         self._searched: set[bytes] = set()
 
@@ -106,6 +115,29 @@ class BranchAndCut:
     def closed(self) -> float:
         """Bound on all solutions that fixed features and finished nodes have been left out for."""
         return self._closed
+
+    def split(self, around: Surroundings) -> BranchAndCut:
+        """A tree without nodes over the same features, with a linear program of its own, for another thread."""
+        other = copy(self)
+        other.around = around
+        other.master = self.master.copy()
+        other._open = []
+        other._valued, other._searched = set(), set()
+        other.seen = self.seen.copy()
+        other.nodes = other.iterations = 0
+        return other
+
+    @property
+    def open(self) -> list[Node]:
+        """The open nodes."""
+        return list(self._open)
+
+    def take_over(self, nodes: list[Node]) -> None:
+        """Go on with these nodes instead of the open ones; the bound is theirs from now on."""
+        self._open = list(nodes)
+        heapq.heapify(self._open)
+        self.bound = np.inf
+        self._update_bound()
 
     # -- the root ------------------------------------------------------------------------------------------------------
 
@@ -127,22 +159,21 @@ class BranchAndCut:
 
     def run(self, node_limit: int | None = None) -> bool:
         """Search until the tree is empty (True) or the time or the number of nodes runs out (False)."""
-        self._shrink()
         limit = np.inf if node_limit is None else self.nodes + node_limit
         while self._open:
-            if self._seconds_left() <= 0.0 or self.nodes >= limit:
+            if self.around.seconds_left() <= 0.0 or self.nodes >= limit:
                 return False
-            node: _Node | None = heapq.heappop(self._open)
+            node: Node | None = heapq.heappop(self._open)
             while node is not None:
                 node = self._process(node)
-                if node is not None and (self._seconds_left() <= 0.0 or self.nodes >= limit):
+                if node is not None and (self.around.seconds_left() <= 0.0 or self.nodes >= limit):
                     heapq.heappush(self._open, node)
                     node = None
                 self._update_bound(node)
         self._finish()
         return True
 
-    def _shrink(self) -> None:
+    def shrink(self) -> None:
         """Leave out the features that the root fixes to 0 now that a better solution is known, if they are many."""
         if self._root is None:
             return
@@ -154,7 +185,7 @@ class BranchAndCut:
         self.space = self.space.restricted(kept, self.space.forced)
         self.classes = ClassValues.of(self.space.values, self.space.budgets)
         self.lower, self.upper = self.lower[kept], self.upper[kept]
-        self._falls, self._tries = self._falls[:, kept], self._tries[:, kept]
+        self.seen = self.seen[:, :, kept]
         self._root = replace(self._root, x=self._root.x[kept], reduced=self._root.reduced[kept])
         nodes = [node for node in self._open if not (node.lower > 0.5)[~kept].any()]
         for node in nodes:
@@ -162,7 +193,7 @@ class BranchAndCut:
         heapq.heapify(nodes)
         self._open = nodes
 
-    def _process(self, node: _Node) -> _Node | None:
+    def _process(self, node: Node) -> Node | None:
         """Bound a node and branch on it; returns the child to go on with."""
         if self._closes(node.bound):
             return None
@@ -196,7 +227,7 @@ class BranchAndCut:
             child_bound = min(bound, high_bound if value else low_bound)
             if self._closes(child_bound):
                 continue
-            children.append(_Node(-child_bound, self._serial, child_bound, low, high))
+            children.append(Node(-child_bound, self._serial, child_bound, low, high))
         children.sort(key=lambda child: child.sort_key)
         for child in children[1:]:
             heapq.heappush(self._open, child)
@@ -207,19 +238,19 @@ class BranchAndCut:
         x = point.x[free]
         guess = np.stack([x, 1.0 - x]) * self._mean_fall(free)
         order = np.argsort(-np.minimum(guess[0], guess[1]), kind="stable")[:_CANDIDATES]
-        cutoff = self._incumbent() + self._tolerance()
+        cutoff = self.around.incumbent() + self.around.tolerance()
         best, best_score = (int(free[order[0]]), bound, bound), -np.inf
         stale = 0
         for index in order.tolist():
             f = int(free[index])
-            if self._tries[:, f].min() >= _RELIABLE:
+            if self.seen[1, :, f].min() >= _RELIABLE:
                 falls, bounds = guess[:, index], (bound, bound)
             else:
-                bounds = self.master.probe(f, cutoff, _PROBE_ITERATIONS, self._seconds_left())
+                bounds = self.master.probe(f, cutoff, _PROBE_ITERATIONS, self.around.seconds_left())
                 falls = np.maximum(bound - np.maximum(bounds, cutoff), 0.0)
                 distance = np.array([x[index], 1.0 - x[index]])
-                self._falls[:, f] += falls / np.maximum(distance, 1e-3)
-                self._tries[:, f] += 1
+                self.seen[0, :, f] += falls / np.maximum(distance, 1e-3)
+                self.seen[1, :, f] += 1
             score = float(np.maximum(falls, 1e-7).prod())
             stale += 1
             if score > best_score:
@@ -230,10 +261,10 @@ class BranchAndCut:
 
     def _mean_fall(self, free: IntArray) -> FloatArray:
         """(2, len(free)) fall of the bound for each unit by which a feature is rounded down or up, as seen so far."""
-        known = self._tries > 0
-        typical = self._falls[known].sum() / self._tries[known].sum() if known.any() else 1.0
-        tries = self._tries[:, free]
-        return np.where(tries > 0, self._falls[:, free] / np.maximum(tries, 1), typical)
+        falls, tries = self.seen
+        known = tries > 0
+        typical = falls[known].sum() / tries[known].sum() if known.any() else 1.0
+        return np.where(known, falls / np.maximum(tries, 1), typical)[:, free]
 
     # -- cutting -------------------------------------------------------------------------------------------------------
 
@@ -243,7 +274,7 @@ class BranchAndCut:
         round_number = 0
         while True:
             round_number += 1
-            point = self.master.solve(self._incumbent() + self._tolerance(), self._seconds_left())
+            point = self.master.solve(self.around.incumbent() + self.around.tolerance(), self.around.seconds_left())
             self.iterations += point.iterations
             if not point.feasible:
                 return None
@@ -251,7 +282,7 @@ class BranchAndCut:
             if root:
                 self._fix_for_good(point)
                 self.bound = min(self.bound, max(bound, self._closed))
-            self._on_step(self.bound)
+            self.around.on_step(self.bound)
             if self._closes(bound):
                 return None
             if not point.solved:
@@ -263,7 +294,7 @@ class BranchAndCut:
             elif root and round_number % _ROUND_EVERY == 0:
                 self._round(point)
             stalled = len(history) > _PATIENCE and history[-_PATIENCE] - history[-1] < _LEAST_PROGRESS * max(
-                history[-1] - self._incumbent(), 1e-9
+                history[-1] - self.around.incumbent(), 1e-9
             )
             if not whole and (stalled or round_number >= rounds):
                 return point
@@ -300,7 +331,7 @@ class BranchAndCut:
     def _violated_class_cuts(self, point: Point) -> list[LinearCut]:
         thresholds = self.classes.thresholds(point.x)
         excess = point.theta - self.classes.at(point.x, thresholds)
-        least = 1e-7 * max(1.0, abs(self._incumbent())) / len(excess) * 50
+        least = 1e-7 * max(1.0, abs(self.around.incumbent())) / len(excess) * 50
         violated = np.flatnonzero(excess > least)
         return self._class_cuts(violated, thresholds)
 
@@ -312,7 +343,7 @@ class BranchAndCut:
         return [overlap.cut(self.classes) for overlap in found]
 
     def _violated(self, point: Point, cuts: list[LinearCut]) -> list[LinearCut]:
-        least = 1e-6 * max(1.0, abs(self._incumbent()))
+        least = 1e-6 * max(1.0, abs(self.around.incumbent()))
         return [cut for cut in cuts if float(point.theta[cut.classes].sum()) > cut.at(point.x) + least]
 
     def _class_cuts(self, classes: IntArray, thresholds: FloatArray) -> list[LinearCut]:
@@ -326,18 +357,18 @@ class BranchAndCut:
         key = self.space.features[chosen].tobytes()
         if key not in self._valued:
             self._valued.add(key)
-            self._on_set(self.space.features[chosen])
+            self.around.on_set(self.space.features[chosen])
 
     def _round(self, point: Point) -> None:
         chosen = largest(point.x, self.space.n_select)
         key = self.space.features[chosen].tobytes()
         if key not in self._searched:
             self._searched.add(key)
-            self._on_rounding(self.space.features[chosen])
+            self.around.on_rounding(self.space.features[chosen])
 
     def _exclude(self, chosen: IntArray) -> None:
         """Cut off a set, after making sure of its exact value."""
-        self._on_set(self.space.features[chosen])
+        self.around.on_set(self.space.features[chosen])
         self.master.add_linear(
             [LinearCut(np.zeros(0, dtype=np.int64), float(len(chosen) - 1), chosen, np.full(len(chosen), -1.0))]
         )
@@ -346,27 +377,27 @@ class BranchAndCut:
 
     def _closes(self, bound: float) -> bool:
         """Whether a bound settles what it bounds; the bound of everything that is settled is kept."""
-        settled = bound <= self._incumbent() + self._tolerance()
+        settled = bound <= self.around.incumbent() + self.around.tolerance()
         if settled:
             self._closed = max(self._closed, bound)
         return settled
 
     def _push(self, bound: float, lower: FloatArray, upper: FloatArray) -> None:
         self._serial += 1
-        heapq.heappush(self._open, _Node(-bound, self._serial, bound, lower, upper))
+        heapq.heappush(self._open, Node(-bound, self._serial, bound, lower, upper))
 
-    def _update_bound(self, current: _Node | None = None) -> None:
+    def _update_bound(self, current: Node | None = None) -> None:
         bounds = [self._closed, *(node.bound for node in self._open[:1])]
         if current is not None:
             bounds.append(current.bound)
         self.bound = min(self.bound, max(bounds))
 
     def _finish(self) -> None:
-        self.bound = min(self.bound, max(self._closed, self._incumbent()))
+        self.bound = min(self.bound, max(self._closed, self.around.incumbent()))
 
     def _fixed(self, point: Point, lower: FloatArray, upper: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Ranges without the features' values that cannot lead to a better solution, by their reduced costs."""
-        spare = point.bound - (self._incumbent() + self._tolerance())
+        spare = point.bound - (self.around.incumbent() + self.around.tolerance())
         lower, upper = lower.copy(), upper.copy()
         # `bound` has every feature at its better end: at the other end it falls by the reduced cost.
         change = np.abs(point.reduced)
