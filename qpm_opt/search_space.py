@@ -147,8 +147,12 @@ class SearchSpace:
     def _best_weights(self, selected: IntArray) -> npt.NDArray[np.bool_] | None:
         """`best_weights`, remembered: searches come back to sets, most of all where there are few."""
         key = selected.tobytes()
-        if key not in self._known:
-            if len(self._known) * self.problem.n_classes * self.n_select >= _MOST_KNOWN_BYTES:
-                self._known.clear()
-            self._known[key] = best_weights(self.problem, selected)
-        return self._known[key]
+        try:  # several threads may ask, and clear
+            return self._known[key]
+        except KeyError:
+            pass
+        weights = best_weights(self.problem, selected)
+        if len(self._known) * self.problem.n_classes * self.n_select >= _MOST_KNOWN_BYTES:
+            self._known.clear()
+        self._known[key] = weights
+        return weights

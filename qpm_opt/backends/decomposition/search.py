@@ -64,7 +64,7 @@ _LEAST_FALL = 0.02
 """The semidefinite bound is left when six certificates closed less than this share of the gap."""
 
 _FAR_BEHIND = 1.25
-_WATCHED_ALONE = 12
+_WATCHED_ALONE = 40
 _LEAST_FALL_ALONE = 0.01
 """The same where the gap of the cutting planes is `_FAR_BEHIND` times as large, so that nothing better is to be had."""
 

@@ -215,8 +215,7 @@ class BranchAndCut:
         free = np.flatnonzero((point.x > _WHOLE) & (point.x < 1.0 - _WHOLE) & (lower < upper))
         if not len(free):  # whole features that the cuts cannot settle: go on by splitting them
             free = np.flatnonzero((lower < upper) & (point.x > 0.5))
-            if not len(free):  # cannot be: a whole set is cut off, and then nothing is left
-                self._closed = max(self._closed, bound)
+            if not len(free):  # the only set that is left, which has been valued
                 return None
         branch, low_bound, high_bound = self._branching_feature(point, free, bound)
         children = []
