@@ -8,8 +8,9 @@ binaries s are left to search:
 One paragraph of the method, one module: `class_values` (the first sum as a concave function of fractional s), `cuts`
 and `master` (the cutting-plane program), `overlaps` (what classes that have to differ may share, at fractional s),
 `uniqueness` (prices that make classes avoid each other, at whole s), `semidefinite` with `conditional_values`,
-`disjunctions`, `triangles` and `quadric` (the bound for many penalised pairs), `tree` (branch and cut), `search` (what
-is done when). Sets are found by the swap search that the package shares.
+`disjunctions`, `triangles` and `quadric` (the bound for many penalised pairs), `tree` (branch and cut), `team` (the
+same on several threads), `search` (what is done when). Sets are found by the swap search that the package shares;
+`set_search` says where it begins.
 """
 
 from __future__ import annotations

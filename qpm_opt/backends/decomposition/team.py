@@ -56,6 +56,7 @@ class Team:
         self._trees = [tree]
         self._bound = tree.bound
         self._stale = 0
+        self._branches = False
         tree.around = replace(tree.around, on_step=lambda _: on_step(self.bound, self.nodes))
 
     def __enter__(self) -> Team:
@@ -87,7 +88,7 @@ class Team:
     def work(self) -> None:
         """One round."""
         searching = self._sets.is_guided and self._stale < _STALE_BEFORE_TREE
-        if len(self._trees) > 1:
+        if self._branches:
             self._sets.restart()
         for sets in self._others:
             sets.learn(self._sets)
@@ -111,7 +112,8 @@ class Team:
         self._stale = 0 if found else self._stale + _SEARCHES_BESIDE
 
     def _branch(self) -> None:
-        if len(self._trees) == 1:
+        if not self._branches:
+            self._branches = True
             self._trees += [self._trees[0].split(self._around(sets)) for sets in self._others]
         nodes = sorted(node for tree in self._trees for node in tree.open)
         for place, tree in enumerate(self._trees):
