@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import platform
 import resource
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -125,6 +127,7 @@ def measure(instance: str, solver: str, seed: int, time_limit: float, threads: i
 
 
 def _work(sending: Connection, instance: str, solver: str, seed: int, time_limit: float, threads: int | None) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     problem = load_instance(instance)
     sending.send(
         {
@@ -144,6 +147,14 @@ def _work(sending: Connection, instance: str, solver: str, seed: int, time_limit
         sending.send({"termination": f"{type(error).__name__}: {error}"[:200]})
         return
     sending.send(_summary(result))
+
+
+def _end_with_parent() -> None:
+    """A run that nobody waits for any more would go on to its time limit, beside whatever is measured next."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _summary(result: Assignment) -> dict[str, Any]:

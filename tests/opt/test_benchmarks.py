@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import textwrap
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -90,3 +93,34 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="resource is a module of Unix")
 def test_problems_are_problems() -> None:
     assert isinstance(load_instance("generated-6x40-threshold"), AssignmentProblem)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are looked up in /proc")
+def test_a_run_ends_with_whoever_waits_for_it() -> None:
+    code = """
+        import multiprocessing, benchmarks.runner
+        context = multiprocessing.get_context("spawn")
+        receiving, sending = context.Pipe()
+        work = (sending, "generated-100x512-turan", "pyomo", 0, 60.0, None)
+        process = context.Process(target=benchmarks.runner._work, args=work)
+        process.start()
+        receiving.recv()  # solving begins
+        print(process.pid, flush=True)
+        process.join()
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stdout is not None
+        pid = waiting.stdout.readline().strip()
+        assert _is_running(pid)
+        waiting.kill()
+    deadline = time.monotonic() + 20.0
+    while _is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_running(pid)
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_text())
+    except OSError:
+        return False
