@@ -83,7 +83,7 @@ def solve_assignment(
         mip_gap: Stop at (bound − objective)/|objective| ≤ mip_gap. Problems of up to 2,000 (class, feature) pairs are
             solved to the end by the exact back ends.
         seed: Seed of everything random.
-        threads: Threads. None: what the back end likes.
+        threads: Threads. None: what the back end likes; the decomposition takes the processors there are, four at most.
         start: A former result, or features (positions or labels), to start from. Features that may not be kept any
             more are replaced, so the result of a similar problem will do.
         upper_bound: A bound that is known to hold for the objective of every assignment, such as the one proven for the

@@ -1,7 +1,7 @@
 """What is done when: find, bound, fix, cut, bound again, branch.
 
-Every switch depends on counts and values, never on the clock, so a run repeats to the bit unless it hits its time
-limit.
+Every switch depends on counts and values, never on the clock, so a run repeats to the bit for the same number of
+threads, unless it hits its time limit.
 """
 
 from __future__ import annotations
