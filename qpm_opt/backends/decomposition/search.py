@@ -84,9 +84,9 @@ class Search:
         self._everything = space.scaled(_unit(space))
         exact = problem.class_similarity.size <= TOY_PAIRS
         self._gap = _EXACT if exact else max(request.mip_gap, _EXACT)
-        self._sets = SetSearch(self._everything, request.seed, self._keep_going, self._log_best)
+        self._sets = SetSearch(self._everything, np.random.default_rng(request.seed), self._keep_going, self._log_best)
         n = len(space.features)
-        self._threads = request.threads or min(os.cpu_count() or 1, _MOST_THREADS)
+        self._threads = min(request.threads or _MOST_THREADS, os.cpu_count() or 1)
         self._kept, self._forced = np.ones(n, dtype=bool), space.forced.copy()
         self._excluded = -np.inf  # bound on all that features left out or forced since then would have given
 

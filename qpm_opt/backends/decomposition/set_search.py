@@ -22,7 +22,7 @@ class SetSearch:
 
     Args:
         space: The problem.
-        seed: Of everything random.
+        rng: Of everything random.
         keep_going: Asked before every move.
         on_better: Told of every new best set, and where it comes from.
     """
@@ -30,13 +30,12 @@ class SetSearch:
     def __init__(
         self,
         space: SearchSpace,
-        seed: int | np.random.SeedSequence,
+        rng: np.random.Generator,
         keep_going: Callable[[], bool],
         on_better: Callable[[Found, str], object],
     ) -> None:
         self.best: Found | None = None
-        self._space, self._seed = space, np.random.SeedSequence(seed) if isinstance(seed, int) else seed
-        self._rng = np.random.default_rng(self._seed)
+        self._space, self._rng = space, rng
         self.keep_going, self._on_better = keep_going, on_better
         self._guide = np.zeros(0)  # (n,) fractional features of the last relaxation; none yet
         self._core = np.arange(len(space.features))  # features that it gives the largest bounds with
@@ -45,7 +44,7 @@ class SetSearch:
         """One for another thread, which stops where this one stops too, and keeps what it finds to itself."""
         return SetSearch(
             self._space,
-            self._seed.spawn(1)[0],
+            self._rng.spawn(1)[0],
             lambda: keep_going() and self.keep_going(),
             lambda _found, _message: None,
         )
@@ -54,7 +53,7 @@ class SetSearch:
         """Take over what another one knows and this one does not."""
         self._guide, self._core = other._guide, other._core
         if other.best is not None:
-            self.keep_best(other.best, "swap search")
+            self.keep_best(other.best)
 
     @property
     def objective(self) -> float:

@@ -9,6 +9,7 @@ branches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -72,8 +73,12 @@ class Team:
 
     @property
     def bound(self) -> float:
-        """Upper bound on everything, valid at any time."""
-        return min(self._bound, max(tree.bound for tree in self._trees))
+        """Upper bound on all but the best set of the calling thread, valid at any time."""
+        left = max(tree.bound for tree in self._trees)
+        # A tree's bound leaves out what its thread has found, which only the end of the round makes known. It is asked
+        # for after the bounds: it is there before they fall below it.
+        found = max((sets.objective for sets in self._others), default=-math.inf)
+        return min(self._bound, max(left, found))
 
     @property
     def nodes(self) -> int:
@@ -118,7 +123,7 @@ class Team:
         nodes = sorted(node for tree in self._trees for node in tree.open)
         for place, tree in enumerate(self._trees):
             tree.take_over(nodes[place :: len(self._trees)])
-        before = self._trees[0].seen
+        before = self._trees[0].seen.copy()
         running = [self._threads.submit(tree.run, _NODES_A_ROUND) for tree in self._trees[1:]]
         self._trees[0].run(_NODES_A_ROUND)
         for future in running:

@@ -1,12 +1,14 @@
-"""Small problems and their optima by enumeration, for the parts of the decomposition."""
+"""Small problems and their optima by enumeration, and larger ones, for the parts of the decomposition."""
 
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
-from qpm_opt import AssignmentProblem
+from benchmarks.generator import generate_problem_data
+from qpm_opt import AssignmentProblem, penalties_from_similarity
 from qpm_opt.search_space import SearchSpace
 
 
@@ -43,3 +45,14 @@ def indicator(space: SearchSpace, chosen: np.ndarray) -> np.ndarray:
     s = np.zeros(len(space.features))
     s[chosen] = 1.0
     return s
+
+
+def generated_problem(n_classes: int, n_features: int, share: float | None, **sizes: Any) -> AssignmentProblem:
+    """A problem of the benchmarks' generator, with that share of the pairs penalised, None: none."""
+    data = generate_problem_data(n_classes, n_features, images_per_class=8, seed=5)
+    R = data.redundancy_similarity
+    penalties = None
+    if share is not None:
+        threshold = float(np.quantile(np.clip(R, 0, None)[np.triu_indices(n_features, 1)], 1 - share))
+        penalties = penalties_from_similarity(R, n_select=sizes["n_select"], threshold=threshold)
+    return AssignmentProblem(data.class_similarity, penalties, data.feature_bias, **sizes)

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from benchmarks.generator import generate_problem_data
-from qpm_opt import AssignmentProblem, SolutionStatus, Termination, penalties_from_similarity, solve_assignment, verify
+from qpm_opt import AssignmentProblem, SolutionStatus, Termination, solve_assignment, verify
 from tests.contract.oracle import optimum, random_problem
-
-
-def _problem(n_classes: int, n_features: int, share: float | None, **sizes: Any) -> AssignmentProblem:
-    data = generate_problem_data(n_classes, n_features, images_per_class=8, seed=5)
-    R = data.redundancy_similarity
-    penalties = None
-    if share is not None:
-        threshold = float(np.quantile(np.clip(R, 0, None)[np.triu_indices(n_features, 1)], 1 - share))
-        penalties = penalties_from_similarity(R, n_select=sizes["n_select"], threshold=threshold)
-    return AssignmentProblem(data.class_similarity, penalties, data.feature_bias, **sizes)
+from tests.opt.decomposition.problems import generated_problem
 
 
 @pytest.mark.parametrize("share", [None, 0.05, 0.4])
 def test_middling_problems_are_proven_optimal(share: float | None) -> None:
-    problem = _problem(8, 40, share, n_select=6, n_per_class=2)
+    problem = generated_problem(8, 40, share, n_select=6, n_per_class=2)
     result = solve_assignment(problem, solver="decomposition", time_limit=60.0)
     assert result.status is SolutionStatus.OPTIMAL
     exact = solve_assignment(problem, solver="cpsat", time_limit=60.0, start=result)
@@ -32,7 +20,7 @@ def test_middling_problems_are_proven_optimal(share: float | None) -> None:
 
 
 def test_runs_repeat_to_the_bit() -> None:
-    problem = _problem(8, 50, 0.2, n_select=7, n_per_class=2)
+    problem = generated_problem(8, 50, 0.2, n_select=7, n_per_class=2)
     first, second = (solve_assignment(problem, solver="decomposition", seed=3) for _ in range(2))
     assert first.selected.tolist() == second.selected.tolist()
     assert (first.objective, first.bound) == (second.objective, second.bound)
@@ -40,7 +28,7 @@ def test_runs_repeat_to_the_bit() -> None:
 
 
 def test_a_time_limit_is_kept_and_leaves_a_bound() -> None:
-    problem = _problem(100, 512, 0.15, n_select=30, n_per_class=5)
+    problem = generated_problem(100, 512, 0.15, n_select=30, n_per_class=5)
     result = solve_assignment(problem, solver="decomposition", time_limit=4.0)
     assert result.termination is Termination.TIME_LIMIT
     assert result.runtime <= 4.0 * 1.05 + 0.3
@@ -71,7 +59,7 @@ def test_adversarial_numbers(kind: str) -> None:
 
 
 def test_contrastive_pairs_of_the_closest_classes() -> None:
-    problem = _problem(20, 80, 0.05, n_select=15, n_per_class=4)
+    problem = generated_problem(20, 80, 0.05, n_select=15, n_per_class=4)
     likeness = np.corrcoef(problem.class_similarity)
     np.fill_diagonal(likeness, -1.0)
     closest = [tuple(sorted(np.unravel_index(at, likeness.shape))) for at in np.argsort(-likeness, axis=None)[:8:2]]

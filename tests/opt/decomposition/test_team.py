@@ -7,15 +7,14 @@ import threading
 import numpy as np
 import pytest
 
-from benchmarks.generator import generate_problem_data
-from qpm_opt import AssignmentProblem, Progress, Termination, penalties_from_similarity, solve_assignment
+from qpm_opt import AssignmentProblem, Progress, Termination, solve_assignment
 from qpm_opt.backends.decomposition import team
 from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.set_search import SetSearch
 from qpm_opt.backends.decomposition.team import Team
 from qpm_opt.backends.decomposition.tree import BranchAndCut, Surroundings
 from qpm_opt.search_space import SearchSpace
-from tests.opt.decomposition.problems import optimum, small_space
+from tests.opt.decomposition.problems import generated_problem, optimum, sets_of, small_space
 
 
 def _rough_tree(space: SearchSpace, sets: SetSearch) -> tuple[BranchAndCut, Surroundings]:
@@ -45,12 +44,24 @@ def test_they_prove_the_optimum_in_rounds_of_one_node(n_threads: int, monkeypatc
     for seed in range(5):
         space = small_space(seed, n_classes=6, n_features=12)
         best = optimum(space)
-        sets = SetSearch(space, seed, lambda: True, lambda _found, _message: None)
+        sets = SetSearch(space, np.random.default_rng(seed), lambda: True, lambda _found, _message: None)
         sets.offer_set(np.flatnonzero(space.forced | (np.arange(12) < 4))[:4], "any")
         monkeypatch.setattr(SetSearch, "restart", lambda _sets: None)  # it would find the best set at once
         tree, around = _rough_tree(space, sets)
         bounds: list[float] = []
-        with Team(tree, sets, n_threads, around, lambda bound, _nodes, bounds=bounds: bounds.append(bound)) as together:
+        proven: list[float] = []
+
+        def step(
+            bound: float,
+            _nodes: int,
+            bounds: list[float] = bounds,
+            proven: list[float] = proven,
+            sets: SetSearch = sets,
+        ) -> None:
+            bounds.append(bound)
+            proven.append(max(bound, sets.objective))
+
+        with Team(tree, sets, n_threads, around, step) as together:
             rounds = 0
             while not together.finished:
                 together.work()
@@ -60,7 +71,47 @@ def test_they_prove_the_optimum_in_rounds_of_one_node(n_threads: int, monkeypatc
         assert sets.objective == pytest.approx(best)
         assert together.bound <= best + 1e-9
         assert bounds == sorted(bounds, reverse=True)
+        assert min(proven, default=best) >= best - 1e-9
     assert most > 3
+
+
+def test_what_another_thread_has_found_is_part_of_the_bound() -> None:
+    space = small_space(0, n_classes=6, n_features=12)
+    best = optimum(space)
+    chosen = max(sets_of(space), key=lambda chosen: space.exact(chosen)[0])
+    sets = SetSearch(space, np.random.default_rng(0), lambda: True, lambda _found, _message: None)
+    sets.offer_set(np.flatnonzero(space.forced | (np.arange(12) < 4))[:4], "any")
+    tree, around = _rough_tree(space, sets)
+    with Team(tree, sets, 2, around, lambda _bound, _nodes: None) as together:
+        together._others[0].offer_set(chosen, "found by the other thread")
+        tree.take_over([])  # and its tree is done with that
+        assert sets.objective < best
+        assert together.bound >= best - 1e-9
+
+
+def test_all_trees_learn_what_each_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(team, "_NODES_A_ROUND", 2)
+    monkeypatch.setattr(SetSearch, "restart", lambda _sets: None)
+    monkeypatch.setattr(BranchAndCut, "shrink", lambda _tree: None)
+    run, grown = BranchAndCut.run, []
+
+    def watched(tree: BranchAndCut, node_limit: int) -> bool:
+        before = tree.seen.copy()
+        finished = run(tree, node_limit)
+        grown.append(tree.seen - before)
+        return finished
+
+    monkeypatch.setattr(BranchAndCut, "run", watched)
+    space = small_space(4, n_classes=6, n_features=12)
+    sets = SetSearch(space, np.random.default_rng(0), lambda: True, lambda _found, _message: None)
+    sets.offer_set(np.flatnonzero(space.forced | (np.arange(12) < 4))[:4], "any")
+    tree, around = _rough_tree(space, sets)
+    with Team(tree, sets, 2, around, lambda _bound, _nodes: None) as together:
+        while not together.finished:
+            together.work()
+        for one in together._trees:
+            np.testing.assert_allclose(one.seen, sum(grown))
+    assert sum(amount.any() for amount in grown) > 2
 
 
 @pytest.fixture
@@ -68,11 +119,7 @@ def problem(monkeypatch: pytest.MonkeyPatch) -> AssignmentProblem:
     """One with some tens of nodes, on which all threads branch from the first one on."""
     monkeypatch.setattr(team, "_STALE_BEFORE_TREE", 0)
     monkeypatch.setattr(team, "_NODES_A_ROUND", 8)
-    data = generate_problem_data(100, 300, images_per_class=8, seed=5)
-    R = data.redundancy_similarity
-    threshold = float(np.quantile(np.clip(R, 0, None)[np.triu_indices(300, 1)], 0.97))
-    penalties = penalties_from_similarity(R, n_select=25, threshold=threshold)
-    return AssignmentProblem(data.class_similarity, penalties, data.feature_bias, n_select=25, n_per_class=5)
+    return generated_problem(100, 300, 0.03, n_select=25, n_per_class=5)
 
 
 def test_runs_on_two_threads_repeat_to_the_bit(problem: AssignmentProblem) -> None:
