@@ -68,6 +68,11 @@ class Seen:
         """Which features describe the predicted class, (B, n_select)."""
         return self.model.weight.cpu().numpy()[self.classes] > 0
 
+    @property
+    def targets(self) -> Tensor:
+        """The predicted classes on the device of the model, (B,) int64."""
+        return torch.from_numpy(self.classes).to(self.pixels.device)
+
     def draws(self, purpose: int) -> list[np.random.Generator]:
         """A generator of random numbers for each image."""
         return [np.random.default_rng([purpose, *map(int, number)]) for number in self.numbers]
@@ -119,7 +124,7 @@ def grad_cam(seen: Seen) -> FloatArray:
     """
     attr = _captum()
     explain = attr.LayerGradCam(lambda images: seen.model(images).logits, seen.model.backbone)
-    heat = explain.attribute(seen.pixels, target=torch.from_numpy(seen.classes), relu_attributions=True)
+    heat = explain.attribute(seen.pixels, target=seen.targets, relu_attributions=True)
     return np.asarray(heat[:, 0].detach().float().cpu().numpy())
 
 
@@ -134,7 +139,7 @@ def integrated_gradients(seen: Seen) -> FloatArray:
     heat = explain.attribute(
         seen.pixels,
         baselines=seen.blank.expand_as(seen.pixels).contiguous(),
-        target=torch.from_numpy(seen.classes),
+        target=seen.targets,
         n_steps=_PATH_STEPS,
         internal_batch_size=4 * len(seen.pixels),
     )

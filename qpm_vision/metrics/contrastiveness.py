@@ -9,6 +9,7 @@ import torch
 from scipy.special import ndtr
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 
 from qpm_opt import InvalidInputError
 from qpm_vision._arrays import ArrayLike, FloatArray, as_numpy, as_tensor, require_finite
@@ -44,7 +45,7 @@ def mixture_overlap(features: ArrayLike, *, seed: int = 0) -> FloatArray:
 
     The mixture is scikit-learn's GaussianMixture with its defaults; the overlap is the area under the smaller of the
     two densities, each of area 1 whatever the weight of its component. A feature that never varies has overlap 1.
-    Takes about 5 µs per value.
+    Takes about 1.2 µs per value, on one thread.
 
     Args:
         features: Pooled features, shape (n_images, n_features), at least two images.
@@ -63,7 +64,8 @@ def mixture_overlap(features: ArrayLike, *, seed: int = 0) -> FloatArray:
             f"shape {tuple(rows.shape)}; pass all training images."
         )
     require_finite("features", rows)
-    return np.array([_overlap_of(as_numpy(column), seed) for column in rows.T])
+    with threadpool_limits(1):  # a feature is too little work to share: other threads would only wait for it, actively
+        return np.array([_overlap_of(as_numpy(column), seed) for column in rows.T])
 
 
 class Contrastiveness(Accumulator):
