@@ -37,7 +37,7 @@ __all__ = [
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 MOST_VALUES = 1 << 25
-"""Feature values that contrastiveness looks at, at most: a mixture is fitted to each feature, which takes 1.2 µs a value.
+"""Feature values that contrastiveness looks at, at most: a mixture is fitted to each feature, 1.2 µs for a value.
 
 33 million are all images of a model of 50 features up to 670,000 images. Where there are more, every m-th image counts.
 """
