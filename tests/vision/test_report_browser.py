@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -313,6 +316,48 @@ def test_a_folder_shows_its_images(browser: Browser, reported: Reported, tmp_pat
     seen.drawn()
     assert seen.page.locator("main canvas[data-drawn]").count() >= 6
     seen.end()
+
+
+@contextmanager
+def _coming_in_slowly(page: bytes, until: int, go_on: Event) -> Iterator[str]:
+    """The address of a page of which nothing after the first `until` bytes comes before `go_on` is set."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page[:until])
+            self.wfile.flush()
+            go_on.wait(30)
+            self.wfile.write(page[until:])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        go_on.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_picture_is_waited_for_that_has_come_in_by_a_part_only(
+    browser: Browser, reported: Reported, share: float
+) -> None:
+    page = "".join(render_page(reported.report)).encode()
+    begin = page.index(b">", page.index(b'id="picture-2"')) + 1
+    until = begin + int(share * (page.index(b"</script>", begin) - begin))
+    go_on = Event()
+    with _coming_in_slowly(page, until, go_on) as address, browser.new_context() as context:
+        tab = context.new_page()
+        tab.goto(address, wait_until="commit")
+        tab.wait_for_function("document.getElementById('picture-2')")
+        tab.evaluate("() => { window.early = qpmReport.picture(2).then(() => 'there', String); }")
+        go_on.set()
+        assert tab.evaluate("early") == "there"
 
 
 def test_a_program_that_serves_the_page_adds_controls(browser: Browser, reported: Reported, tmp_path: Path) -> None:

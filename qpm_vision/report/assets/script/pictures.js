@@ -25,8 +25,9 @@ function picture(place) {
 
 async function load(place) {
   const id = `picture-${place}`;
-  // The pictures stand behind the script, so that the page shows itself before they are all read.
-  if (!document.getElementById(id)) await allThere;
+  // The pictures stand behind the script, so that the page shows itself before they are all read. One of which nothing
+  // follows yet may still be coming in.
+  if (!document.getElementById(id)?.nextSibling) await allThere;
   const [thumbnail, maps, contributions] = document.getElementById(id).textContent.split(" ");
   const image = new Image();
   image.src = thumbnail
