@@ -16,7 +16,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
 from qpm_opt._validation import FloatArray, IntArray
 
@@ -57,35 +57,39 @@ def distinct_sets(values: FloatArray, budgets: IntArray, locked: BoolArray | Non
         return weights
 
     ranking = _Ranking(keys, order, free, required)
-    groups = list(owners.values())
-    taken: dict[int, dict[int, ColumnSet]] = {}
-    unsolved = [index for index, members in enumerate(groups) if len(members) > 1]
-    holder: dict[ColumnSet, int] = {
-        ranking.first(members[0]): index for index, members in enumerate(groups) if len(members) == 1
-    }
+    columns_of = np.split(np.nonzero(weights)[1], np.cumsum(budgets)[:-1])
+    chosen: list[ColumnSet] = [tuple(columns.tolist()) for columns in columns_of]
+    group = np.empty(len(weights), dtype=np.int64)
+    for number, members in enumerate(owners.values()):
+        group[members] = number
+    unsolved = [members for members in owners.values() if len(members) > 1]
     while unsolved:
-        index = unsolved.pop()
-        chosen = _match(groups[index], ranking)
-        if chosen is None:
-            return None
-        rivals = {holder[columns] for columns in chosen.values() if columns in holder}
-        if rivals:
-            for rival in rivals:
-                for columns in [key for key, group in holder.items() if group == rival]:
-                    del holder[columns]
-                taken.pop(rival, None)
-                groups[index] = groups[index] + groups[rival]
-            groups[index].sort()
-            unsolved.append(index)
-            continue
-        taken[index] = chosen
-        holder.update(dict.fromkeys(chosen.values(), index))
+        for members in unsolved:
+            matched = _match(members, ranking)
+            if matched is None:
+                return None
+            for row, columns in zip(members, matched, strict=True):
+                chosen[row] = columns
+        group, unsolved = _merged(group, chosen)
 
-    for chosen in taken.values():
-        for row, columns in chosen.items():
-            weights[row] = False
-            weights[row, list(columns)] = True
-    return weights
+    distinct = np.zeros_like(weights)
+    for row, columns in enumerate(chosen):
+        distinct[row, list(columns)] = True
+    return distinct
+
+
+def _merged(group: IntArray, chosen: list[ColumnSet]) -> tuple[IntArray, list[list[int]]]:
+    """Merge groups that have been given the same set: (n_classes,) new groups, and the members of those merged."""
+    holder: dict[ColumnSet, int] = {}
+    colliding = [(group[row], group[holder.setdefault(columns, row)]) for row, columns in enumerate(chosen)]
+    first, second = np.array(colliding, dtype=np.int64).T
+    if (first == second).all():
+        return group, []
+    size = int(group.max()) + 1
+    links = sp.coo_array((np.ones(len(first)), (first, second)), shape=(size, size))
+    _, merged = connected_components(links, directed=False)
+    before = np.bincount(merged)  # groups in each new one
+    return merged[group], [np.flatnonzero(merged[group] == number).tolist() for number in np.flatnonzero(before > 1)]
 
 
 class _Ranking:
@@ -94,33 +98,42 @@ class _Ranking:
     def __init__(self, keys: FloatArray, order: IntArray, free: IntArray, required: BoolArray) -> None:
         self._keys, self._order, self._free, self._required = keys, order, free, required
         self._found: dict[int, list[tuple[float, ColumnSet]]] = {}
-        self._shared: dict[tuple[bytes, int], list[tuple[float, tuple[int, ...]]]] = {}
+        self._shared: dict[tuple[bytes, int], _Subsets] = {}
 
     def best(self, row: int, count: int) -> list[tuple[float, ColumnSet]]:
         """The `count` best sets of a class as (loss against its best set, columns); fewer where there are fewer."""
-        known = self._found.get(row)
-        if known is None or len(known) < count:
-            order = self._order[row]
+        known = self._found.setdefault(row, [])
+        if len(known) < count:
+            order = self._order[row].tolist()
             own = np.flatnonzero(self._required[row]).tolist()
-            known = self._found[row] = [
-                (loss, tuple(sorted([*own, *(int(order[position]) for position in positions)])))
-                for loss, positions in self._ranks(row, count)
+            known += [
+                (loss, tuple(sorted([*own, *(order[position] for position in positions)])))
+                for loss, positions in self._subsets(row).between(len(known), count)
             ]
         return known[:count]
 
-    def first(self, row: int) -> ColumnSet:
-        """The best set of a class."""
-        return self.best(row, 1)[0][1]
-
-    def _ranks(self, row: int, count: int) -> list[tuple[float, tuple[int, ...]]]:
+    def _subsets(self, row: int) -> _Subsets:
         values = self._keys[row, self._order[row]]
         values = values[np.isfinite(values)]
         size = int(self._free[row])
         # Classes with the same values share one enumeration: ties everywhere must not cost the square of the classes.
         key = (values.tobytes(), size)
-        if len(self._shared.get(key, ())) < count:
-            self._shared[key] = list(islice(_best_subsets(values.tolist(), size), count))
+        if key not in self._shared:
+            self._shared[key] = _Subsets(values.tolist(), size)
         return self._shared[key]
+
+
+class _Subsets:
+    """Subsets of the positions of a descending list by falling sum, enumerated as far as asked for."""
+
+    def __init__(self, values: list[float], size: int) -> None:
+        self._rest = _best_subsets(values, size)
+        self._known: list[tuple[float, tuple[int, ...]]] = []
+
+    def between(self, begin: int, end: int) -> list[tuple[float, tuple[int, ...]]]:
+        """(loss against the best, positions) of those from `begin` up to `end`; fewer where there are fewer."""
+        self._known += islice(self._rest, max(0, end - len(self._known)))
+        return self._known[begin:end]
 
 
 def _best_subsets(values: list[float], size: int) -> Iterator[tuple[float, tuple[int, ...]]]:
@@ -141,8 +154,8 @@ def _best_subsets(values: list[float], size: int) -> Iterator[tuple[float, tuple
                 heapq.heappush(heap, (loss + values[place] - values[following], moved))
 
 
-def _match(rows: list[int], ranking: _Ranking) -> dict[int, ColumnSet] | None:
-    """Distinct candidate sets for a group of classes at the least total loss, None where there are too few."""
+def _match(rows: list[int], ranking: _Ranking) -> list[ColumnSet] | None:
+    """Distinct candidate sets for the classes of a group at the least total loss, None where there are too few."""
     candidates = [ranking.best(row, len(rows)) for row in rows]
     number: dict[ColumnSet, int] = {}
     entries = [
@@ -156,8 +169,8 @@ def _match(rows: list[int], ranking: _Ranking) -> dict[int, ColumnSet] | None:
     # The matching reads zeros as missing edges: one is added to every cost, which changes every matching alike.
     costs = sp.csr_array((np.array(losses) + 1.0, (place_of, column_of)), shape=(len(rows), len(number)))
     try:
-        places, columns = min_weight_full_bipartite_matching(costs)
+        _, columns = min_weight_full_bipartite_matching(costs)  # of the rows in order
     except ValueError:
         return None
     sets = list(number)
-    return {rows[place]: sets[column] for place, column in zip(places, columns, strict=True)}
+    return [sets[column] for column in columns]
