@@ -21,8 +21,8 @@ from qpm_opt.backends import load_backend
 from .oracle import SmallProblem, optimum, random_problem
 
 REFERENCE = Path(__file__).parents[1] / "data"
-N_RANDOM = 300
-"""Random problems, of which about 210 have a solution; the rest is refused at construction, which is checked too."""
+N_RANDOM = 200
+"""Random problems, of which about 140 have a solution; the rest is refused at construction, which is checked too."""
 
 N_STARTED = 40
 """The same for solvers that are started as programs, which takes ten times as long; all of them with -m slow."""
