@@ -50,7 +50,6 @@ class Point:
         reduced: (n,) reduced costs of the features: moving feature f off its bound lowers `bound` by |reduced[f]|.
         solved: Whether x and theta are an optimal solution.
         feasible: Whether there is a solution at all.
-        iterations: Simplex iterations spent.
     """
 
     x: FloatArray
@@ -59,7 +58,6 @@ class Point:
     reduced: FloatArray
     solved: bool
     feasible: bool
-    iterations: int
 
 
 class Master:
@@ -173,20 +171,18 @@ class Master:
         solver.setOptionValue("objective_bound", -cutoff if np.isfinite(cutoff) else highspy.kHighsInf)
         solver.setOptionValue("simplex_iteration_limit", 2**31 - 1 if iteration_limit is None else iteration_limit)
         known = highspy.HighsModelStatus
-        iterations = 0
         spent = 0.0
         while True:
             before = solver.getRunTime()
             solver.setOptionValue("time_limit", before + min(_SLICE_SECONDS, max(seconds - spent, 0.01)))
             solver.run()
             spent += solver.getRunTime() - before
-            iterations += max(0, int(solver.getInfo().simplex_iteration_count))
             status = solver.getModelStatus()
             if status != known.kTimeLimit or spent >= seconds:
                 break
         if status == known.kInfeasible:
             nothing = np.zeros(self._n)
-            return Point(nothing, np.zeros(self._n_classes), -np.inf, nothing, False, False, iterations)
+            return Point(nothing, np.zeros(self._n_classes), -np.inf, nothing, False, False)
         if status not in (known.kOptimal, known.kTimeLimit, known.kObjectiveBound, known.kIterationLimit):
             raise SolverError(f"HiGHS stopped with the status '{solver.modelStatusToString(status)}'.")
         solution = solver.getSolution()
@@ -194,7 +190,7 @@ class Master:
         bound, reduced = self._safe_bound(np.array(solution.row_dual))
         n = self._n
         x = np.clip(values[:n], 0.0, 1.0)
-        return Point(x, values[n : n + self._n_classes], bound, reduced, status == known.kOptimal, True, iterations)
+        return Point(x, values[n : n + self._n_classes], bound, reduced, status == known.kOptimal, True)
 
     def pair_values(self, features: IntArray) -> FloatArray:
         """Symmetric y of the last solution among some features, zero where there is no variable."""

@@ -102,7 +102,6 @@ class BranchAndCut:
         self.bound = np.inf
         self.thresholds = thresholds
         self.nodes = 0
-        self.iterations = 0
         self._root: Point | None = None
         self._open: list[Node] = []
         self._closed = -np.inf
@@ -124,7 +123,7 @@ class BranchAndCut:
         other._open = []
         other._valued, other._searched = set(), set()
         other.seen = self.seen.copy()
-        other.nodes = other.iterations = 0
+        other.nodes = 0
         return other
 
     @property
@@ -274,7 +273,6 @@ class BranchAndCut:
         while True:
             round_number += 1
             point = self.master.solve(self.around.incumbent() + self.around.tolerance(), self.around.seconds_left())
-            self.iterations += point.iterations
             if not point.feasible:
                 return None
             bound = min(bound, point.bound)
