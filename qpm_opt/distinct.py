@@ -50,19 +50,13 @@ def distinct_sets(values: FloatArray, budgets: IntArray, locked: BoolArray | Non
     weights = required.copy()
     np.put_along_axis(weights, order, np.take_along_axis(weights, order, axis=1) | (rank < free[:, None]), axis=1)
 
-    owners: dict[bytes, list[int]] = {}
-    for row, packed in enumerate(np.packbits(weights, axis=1)):
-        owners.setdefault(packed.tobytes(), []).append(row)
-    if len(owners) == len(weights):
+    if len({packed.tobytes() for packed in np.packbits(weights, axis=1)}) == len(weights):
         return weights
 
-    ranking = _Ranking(keys, order, free, required)
     columns_of = np.split(np.nonzero(weights)[1], np.cumsum(budgets)[:-1])
     chosen: list[ColumnSet] = [tuple(columns.tolist()) for columns in columns_of]
-    group = np.empty(len(weights), dtype=np.int64)
-    for number, members in enumerate(owners.values()):
-        group[members] = number
-    unsolved = [members for members in owners.values() if len(members) > 1]
+    group, unsolved = _merged(np.arange(len(weights)), chosen)
+    ranking = _Ranking(keys, order, free, required)
     while unsolved:
         for members in unsolved:
             matched = _match(members, ranking)
@@ -81,15 +75,14 @@ def distinct_sets(values: FloatArray, budgets: IntArray, locked: BoolArray | Non
 def _merged(group: IntArray, chosen: list[ColumnSet]) -> tuple[IntArray, list[list[int]]]:
     """Merge groups that have been given the same set: (n_classes,) new groups, and the members of those merged."""
     holder: dict[ColumnSet, int] = {}
-    colliding = [(group[row], group[holder.setdefault(columns, row)]) for row, columns in enumerate(chosen)]
-    first, second = np.array(colliding, dtype=np.int64).T
-    if (first == second).all():
+    first = np.array([holder.setdefault(columns, row) for row, columns in enumerate(chosen)])
+    if (group[first] == group).all():
         return group, []
     size = int(group.max()) + 1
-    links = sp.coo_array((np.ones(len(first)), (first, second)), shape=(size, size))
-    _, merged = connected_components(links, directed=False)
-    before = np.bincount(merged)  # groups in each new one
-    return merged[group], [np.flatnonzero(merged[group] == number).tolist() for number in np.flatnonzero(before > 1)]
+    links = sp.coo_array((np.ones(len(group)), (group, group[first])), shape=(size, size))
+    _, into = connected_components(links, directed=False)
+    merged = into[group]
+    return merged, [np.flatnonzero(merged == number).tolist() for number in np.flatnonzero(np.bincount(into) > 1)]
 
 
 class _Ranking:

@@ -22,7 +22,7 @@ from .oracle import SmallProblem, optimum, random_problem
 
 REFERENCE = Path(__file__).parents[1] / "data"
 N_RANDOM = 200
-"""Random problems, of which about 140 have a solution; the rest is refused at construction, which is checked too."""
+"""Random problems, of which 135 have a solution; the rest is refused at construction, which is checked too."""
 
 N_STARTED = 40
 """The same for solvers that are started as programs, which takes ten times as long; all of them with -m slow."""

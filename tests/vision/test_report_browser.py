@@ -338,9 +338,11 @@ def _coming_in_slowly(page: bytes, until: int, go_on: Event) -> Iterator[str]:
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        go_on.set()
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            go_on.set()
+            server.shutdown()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
