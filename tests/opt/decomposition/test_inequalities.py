@@ -69,7 +69,7 @@ def test_halves_of_an_odd_number_of_features_satisfy_triangles_and_violate_large
     triangles.separate(pairs)
     larger.separate(pairs)
     assert len(triangles) == 0
-    for _ in range(100):
+    for _ in range(200):
         larger.ascend(pairs, penalty=1.0)
     assert _change(larger.charges(n), pairs) < -0.1
 

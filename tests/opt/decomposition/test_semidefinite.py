@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qpm_opt import AssignmentProblem
+from benchmarks.instances import load_instance
+from qpm_opt import AssignmentProblem, solve_assignment
 from qpm_opt.backends.decomposition import semidefinite
 from qpm_opt.backends.decomposition.class_values import ClassValues
 from qpm_opt.backends.decomposition.semidefinite import SemidefiniteBound
@@ -48,6 +49,19 @@ def test_it_charges_classes_that_look_alike_for_having_to_differ() -> None:
         charged.append((without - min(bounds)) / (without - best))
     assert min(charged) > 0.0
     assert np.median(charged) > 0.5
+
+
+def test_with_few_classes_it_settles() -> None:
+    """Each class weighs much then: one whose threshold or options go to and fro moves the whole bound."""
+    problem = load_instance("generated-20x200-threshold")
+    best = solve_assignment(problem).objective
+    iteration, bounds = _bound(SearchSpace.of(problem)), []
+    for number in range(300):
+        iteration.step()
+        if number % 20 == 19:
+            bounds.append(iteration.certificate().bound)
+    assert best <= min(bounds) < 1.001 * best
+    assert max(bounds[-5:]) < 1.002 * best
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
