@@ -37,7 +37,7 @@ _EMPTY = 1e-6
 
 
 class ConditionalValues:
-    """Thresholds of some features, which are positions in a working set that only grows.
+    """Thresholds of some features, which are positions in a working set.
 
     Args:
         n_select: K, the features to choose.
@@ -72,6 +72,12 @@ class ConditionalValues:
         """Bound only so much of each class's value (n_classes,)."""
         self._weights = weights
         self._worth = np.zeros((0, 0))
+
+    def renumber(self, places: IntArray, n_select: int) -> None:
+        """Features have left: those that stay have new `places` (n,), the others −1; `n_select` are still to choose."""
+        stay = places[self._rows] >= 0
+        self._rows, self._thresholds = places[self._rows[stay]], self._thresholds[stay]
+        self._k, self._worth, self._next = n_select, np.zeros((0, 0)), 0
 
     def follow(self, x: FloatArray, pairs: npt.NDArray[np.floating], values: ClassValues, pace: float = 1.0) -> None:
         """Let the thresholds of some features follow X = `pairs` (n, n), those of the next ones at the next call.

@@ -48,7 +48,7 @@ Pairs = npt.NDArray[np.floating]
 
 
 class Disjunctions:
-    """Options of all classes, which are positions in a working set that only grows.
+    """Options of all classes, which are positions in a working set.
 
     Args:
         n_select: K, the features to choose.
@@ -88,6 +88,13 @@ class Disjunctions:
         self._kept[where] = self._left[where] = common[chosen]
         for option in range(_OPTIONS):
             self._approach(option, (chosen & (place == option)).astype(np.float64), x, pairs, values)
+
+    def renumber(self, places: IntArray, n_select: int) -> None:
+        """Features have left: those that stay have new `places` (n,), the others −1; `n_select` are still to choose."""
+        self._known &= places[self._options] >= 0
+        self._options = np.where(self._known, places[self._options], 0)
+        self._weights[~self._known] = 0.0
+        self._k = n_select
 
     def follow(self, x: FloatArray, pairs: Pairs, values: ClassValues, pace: float) -> None:
         """Let the thresholds of one option of each class follow X = `pairs`, those of the next one at the next call.

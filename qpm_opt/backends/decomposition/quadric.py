@@ -90,6 +90,13 @@ class QuadricInequalities:
         shared += _SINGLE * (singles[self._members] * own).sum(axis=1)
         self._steps = _STEP / np.maximum(shared, 1.0)
 
+    def renumber(self, places: IntArray) -> None:
+        """Features have left: those that stay have new `places` (n,), the others −1."""
+        members = np.where(self._signs != 0.0, places[self._members], 0)
+        stay = (members >= 0).all(axis=1)
+        self._members, self._signs, self._below = members[stay], self._signs[stay], self._below[stay]
+        self._multipliers, self._steps = self._multipliers[stay], self._steps[stay]
+
     def charges(self, n: int) -> Charges:
         """What the present multipliers add to the penalties, the bias and the constant of n features."""
         amount, below = self._multipliers, self._below

@@ -186,7 +186,7 @@ class Search:
         iteration = SemidefiniteBound(space, ClassValues.of(space.values, space.budgets), local, working)
         bounds: list[float] = []
         step = proof = 0.0
-        stale = 0
+        stale, left_in = 0, self._kept.sum()
         while not self._is_done():
             begin = self._log.elapsed()
             iteration.step()
@@ -205,6 +205,10 @@ class Search:
             without, including = np.full(len(self._kept), np.inf), np.full(len(self._kept), np.inf)
             without[kept], including[kept] = certificate.without, certificate.including
             self._fix(without, including)
+            if self._kept.sum() <= _LEAST_SHRINKAGE * left_in:
+                if not iteration.restrict(self._kept[kept], self._forced[kept]):
+                    return
+                left_in = self._kept.sum()
             self._sets.take_guide(kept, iteration.x, certificate.including, _SEMIDEFINITE_CORE)
             # Searches that have found nothing for long take their time from the bound.
             if stale < _STALE_RESTARTS or len(bounds) % _SELDOM == _SELDOM - 1:

@@ -103,7 +103,7 @@ class SemidefiniteCertificate:
     Attributes:
         bound: Safe upper bound on the objective.
         without: (n,) bound on solutions without a feature.
-        including: (n,) bound on solutions with it.
+        including: (n,) bound on solutions with it, minus infinity where it has been left out.
     """
 
     bound: float
@@ -128,17 +128,11 @@ class SemidefiniteBound:
         chosen: IntArray,
         working: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        forced, free = np.flatnonzero(space.forced), np.flatnonzero(~space.forced)
-        self._forced, self._free = forced, free
-        self._k = space.n_select - len(forced)
-        self._penalties = space.penalties[np.ix_(free, free)]
-        self._own_bias = space.bias[free] - space.penalties[np.ix_(forced, free)].sum(axis=0)
-        self._own_constant = space.constant + space.set_value(forced)
         self._value = space.relaxed_value(chosen)
         self._calm = min(1.0, float(np.sqrt(len(classes.budgets) / _MANY_CLASSES)))
         self._space, self._own_classes, self._kinds = space, classes, class_kinds(space)
-        self._distinct = DistinctValues.of(classes, [])
-        self._set_distinct(classes)
+        self._classes, self._distinct = classes, DistinctValues.of(classes, [])
+        self._set_free(np.flatnonzero(~space.forced), np.flatnonzero(space.forced))
         self._class_values = classes  # of the working set, once there is one
         self._everything = len(space.features)
         charged = self._penalties[self._penalties > 0.0]
@@ -149,8 +143,8 @@ class SemidefiniteBound:
         self._conditional = ConditionalValues(self._k, len(classes.budgets))
         self._disjunctions = Disjunctions(self._k, len(classes.budgets))
 
-        start = np.isin(free, chosen)
-        self._set_working(np.flatnonzero(start | (True if working is None else working[free])))
+        start = np.isin(self._free, chosen)
+        self._set_working(np.flatnonzero(start | (True if working is None else working[self._free])))
         n = len(self._working)
         uniform = np.full(n, self._k / n)
         apart = np.full((n, n), self._k * (self._k - 1) / max(1, n * (n - 1)))
@@ -249,6 +243,14 @@ class SemidefiniteBound:
         some = self._working_and_forced
         self._class_values = self._class_values.changed(self._distinct.values[:, some])
 
+    def _set_free(self, free: IntArray, forced: IntArray) -> None:
+        space = self._space
+        self._free, self._forced, self._k = free, forced, space.n_select - len(forced)
+        self._penalties = space.penalties[np.ix_(free, free)]
+        self._own_bias = space.bias[free] - space.penalties[np.ix_(forced, free)].sum(axis=0)
+        self._own_constant = space.constant + space.set_value(forced)
+        self._set_distinct(self._classes)
+
     def _set_distinct(self, classes: ClassValues) -> None:
         self._classes = classes
         self._bias = self._own_bias + self._distinct.bias[self._free]
@@ -283,6 +285,40 @@ class SemidefiniteBound:
     def _working_x(self) -> FloatArray:
         return np.concatenate([self._x, np.ones(len(self._forced))])
 
+    def restrict(self, kept: npt.NDArray[np.bool_], forced: npt.NDArray[np.bool_]) -> bool:
+        """Leave features out and force others, at no loss of what the multiplier proves.
+
+        The constant stands for the forced ones too from then on, so that Z becomes Eᵀ Z E, where E copies its entry.
+
+        Args:
+            kept: (n,) bool, features that stay; none that has left comes back.
+            forced: (n,) bool, those of them that every solution keeps, all that were forced before among them.
+
+        Returns:
+            Whether enough features are left in the working set; nothing has changed where not.
+        """
+        working = self._free[self._working]
+        stay, fixed = kept[working] & ~forced[working], forced[working]
+        if not 0 < self._space.n_select - forced.sum() < stay.sum():
+            return False
+        self._set_free(np.flatnonzero(kept & ~forced), np.flatnonzero(forced))
+        inside, corner = np.append(True, stay), np.append(False, fixed)
+        moved = self._u[np.ix_(corner, inside)].sum(axis=0)
+        own = self._u[np.ix_(corner, corner)].sum()
+        self._m, self._u = self._m[np.ix_(inside, inside)], self._u[np.ix_(inside, inside)]
+        self._u[0] += moved
+        self._u[:, 0] += moved
+        self._u[0, 0] += own
+        self._x = self._x[stay]
+        places = np.where(stay, np.cumsum(stay) - 1, -1)
+        for inequalities in self._inequalities:
+            inequalities.renumber(places)
+        self._disjunctions.renumber(places, self._k)
+        self._conditional.renumber(places, self._k)
+        self._conditional.weigh(self._disjunctions.rest)
+        self._set_working(np.searchsorted(self._free, working[stay]))
+        return True
+
     def certificate(self) -> SemidefiniteCertificate:
         """The bound that the present multiplier proves; features that it charges too little join the working set."""
         self._set_charges()
@@ -296,7 +332,8 @@ class SemidefiniteBound:
         following = -np.partition(-phi, k)[k] if len(phi) > k else -np.inf
         inside = phi >= last
         without = np.full(self._everything, best)
-        including = np.full(self._everything, best)
+        including = np.full(self._everything, -np.inf)
+        including[self._forced] = best
         without[self._free] = np.where(inside, best - phi + following, best)
         including[self._free] = np.where(inside, best, best - last + phi)
         self._take_in(phi, best)

@@ -71,6 +71,13 @@ class Triangles:
         np.add.at(sharing, (sides[:, :, 0], sides[:, :, 1]), 1.0)
         self._steps = _STEP / sharing[sides[:, :, 0], sides[:, :, 1]].sum(axis=1)
 
+    def renumber(self, places: IntArray) -> None:
+        """Features have left: those that stay have new `places` (n,), the others −1."""
+        corners = places[self._corners]
+        stay = (corners >= 0).all(axis=1)
+        self._corners, self._covering = corners[stay], self._covering[stay]
+        self._multipliers, self._steps = self._multipliers[stay], self._steps[stay]
+
     def charges(self, n: int) -> Charges:
         """What the present multipliers add to the penalties, the bias and the constant of n features."""
         i, j, k = self._corners.T

@@ -108,3 +108,58 @@ def test_a_working_set_bounds_all_features(seed: int, joining: bool, monkeypatch
             assert certificate.bound >= max(values) - 1e-9
             for chosen, value in zip(sets_of(space), values, strict=True):
                 assert (certificate.including[chosen] >= value - 1e-9).all()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_features_may_leave_and_be_forced_while_it_goes_on(seed: int) -> None:
+    space, rng = small_space(seed, n_features=10), np.random.default_rng(seed)
+    iteration = _bound(space)
+    for _ in range(rng.integers(0, 160)):
+        iteration.step()
+    forced = space.forced.copy()
+    forced[rng.integers(10)] = True
+    kept = forced.copy()
+    kept[rng.permutation(10)[:8]] = True
+    allowed = [chosen for chosen in sets_of(space) if kept[chosen].all() and set(np.flatnonzero(forced)) <= set(chosen)]
+    best = max(space.exact(chosen)[0] for chosen in allowed)
+    assert iteration.restrict(kept, forced)
+    for number in range(130):
+        if number % 10 in (0, 1, 9):
+            certificate = iteration.certificate()
+            assert certificate.bound >= best - 1e-9
+            assert (certificate.including[~kept] == -np.inf).all()
+            for chosen in allowed:
+                value, _ = space.exact(chosen)
+                assert (certificate.including[chosen] >= value - 1e-9).all()
+                assert (np.delete(certificate.without, chosen) >= value - 1e-9).all()
+        iteration.step()
+    assert iteration.x[forced].all()
+    assert not iteration.x[~kept].any()
+    relaxed = [space.relaxed_value(chosen) for chosen in allowed]
+    assert certificate.bound <= max(relaxed) + 0.1 * max(abs(value) for value in relaxed)
+
+
+def test_nothing_is_lost_when_features_leave_or_are_forced() -> None:
+    """Before anything but the multiplier counts, what it proves of a part it has proven of the whole."""
+    space = SearchSpace.of(load_instance("generated-20x200-threshold"))
+    iteration = _bound(space)
+    for _ in range(39):
+        iteration.step()
+    before = iteration.certificate()
+    kept = before.including > np.quantile(before.including, 0.3)
+    forced = kept & (iteration.x >= np.sort(iteration.x)[-4])
+    assert iteration.restrict(kept, forced)
+    after = iteration.certificate()
+    assert after.bound <= before.bound * (1.0 + 1e-6)
+    assert (after.including[kept] <= before.including[kept] * (1.0 + 1e-6)).all()
+
+
+def test_too_few_features_to_choose_from_are_left_to_others() -> None:
+    space = small_space(1)
+    iteration = _bound(space)
+    iteration.step()
+    before = iteration.certificate()
+    kept = np.isin(np.arange(9), greedy_set(space))
+    assert not iteration.restrict(kept, np.zeros(9, dtype=bool))
+    assert not iteration.restrict(kept, kept)
+    assert iteration.certificate().bound == before.bound
