@@ -10,10 +10,10 @@ q's complement: one eigendecomposition); the multiplier Z settles between them, 
 
 Only a working set of features takes part in that. A feature outside enters Y as the average chosen one, c = x/K, which
 keeps W positive semidefinite, and a pair of features of which one is outside is charged to that one; where that makes
-up a good part of what is left, those of the highest prices φ join. After some iterations look-alike classes pay for
-what they share (overlaps), which changes a and b, kept features get thresholds of their own (conditional_values),
-triangle and larger inequalities come in (triangles, quadric), and classes are bounded with and without single features
-(disjunctions); all but the overlaps are charged to b and P.
+up a good part of what is left, those of the highest prices φ join; those that a certificate rules out leave. After some
+iterations look-alike classes pay for what they share (overlaps), which changes a and b, kept features get thresholds of
+their own (conditional_values), triangle and larger inequalities come in (triangles, quadric), and classes are bounded
+with and without single features (disjunctions); all but the overlaps are charged to b and P.
 
 Any Z gives a bound, converged or not. With V ⪰ Z on q's complement, V positive semidefinite, W = V − Z satisfies
 ⟨W, Y⟩ ≥ 0 for every feasible Y, so for every t
