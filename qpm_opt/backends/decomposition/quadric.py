@@ -25,13 +25,15 @@ from qpm_opt.search_space import largest
 
 __all__ = ["QuadricInequalities"]
 
+BoolArray = npt.NDArray[np.bool_]
+
 _STEP = 3.3
 _SINGLE = 2.0 / 3.0
 """Step of a multiplier in units of the penalty parameter, divided by how many inequalities share its pairs and, for
 less, its single features: x_i stands in three places of Y and gives way less than X_ij, which stands in two.
 
-With steps of 10 the multipliers and the iteration drive each other apart. So they do where only pairs are counted and
-sums are large (30 classes of a real data set), as single features then weigh most.
+Where only pairs are counted and sums are large (30 classes of a real data set) single features weigh most, and the
+multipliers and the iteration drive each other apart.
 """
 
 _SMALLEST, _LARGEST = 4, 7
@@ -71,15 +73,15 @@ class QuadricInequalities:
 
     def separate(self, pairs: npt.NDArray[np.floating]) -> None:
         """Forget inequalities without a multiplier and add the most violated ones at X = `pairs`."""
-        keep = self._multipliers > 0.0
+        self._retain(self._multipliers > 0.0)
         members, signs, below = _violated(pairs)
-        known = set(map(_key, self._members[keep], self._signs[keep], self._below[keep]))
+        known = set(map(_key, self._members, self._signs, self._below))
         fresh = [q for q in range(len(below)) if _key(members[q], signs[q], below[q]) not in known]
-        fresh = fresh[: max(0, _MOST - int(keep.sum()))]
-        self._members = np.concatenate([self._members[keep], members[fresh]])
-        self._signs = np.concatenate([self._signs[keep], signs[fresh]])
-        self._below = np.concatenate([self._below[keep], below[fresh]])
-        self._multipliers = np.concatenate([self._multipliers[keep], np.zeros(len(fresh))])
+        fresh = fresh[: max(0, _MOST - len(self))]
+        self._members = np.concatenate([self._members, members[fresh]])
+        self._signs = np.concatenate([self._signs, signs[fresh]])
+        self._below = np.concatenate([self._below, below[fresh]])
+        self._multipliers = np.concatenate([self._multipliers, np.zeros(len(fresh))])
         first, second, sign = self._sides()
         sharing = np.zeros(pairs.shape)
         np.add.at(sharing, (first, second), np.abs(sign))
@@ -92,10 +94,9 @@ class QuadricInequalities:
 
     def renumber(self, places: IntArray) -> None:
         """Features have left: those that stay have new `places` (n,), the others −1."""
-        members = np.where(self._signs != 0.0, places[self._members], 0)
-        stay = (members >= 0).all(axis=1)
-        self._members, self._signs, self._below = members[stay], self._signs[stay], self._below[stay]
-        self._multipliers, self._steps = self._multipliers[stay], self._steps[stay]
+        self._members = np.where(self._signs != 0.0, places[self._members], 0)
+        stay: BoolArray = (self._members >= 0).all(axis=1)
+        self._retain(stay)
 
     def charges(self, n: int) -> Charges:
         """What the present multipliers add to the penalties, the bias and the constant of n features."""
@@ -105,6 +106,10 @@ class QuadricInequalities:
         np.add.at(penalties, (first, second), -amount[:, None] * sign)
         np.add.at(bias, self._members, amount[:, None] * self._own())
         return Charges(penalties + penalties.T, bias, 0.5 * float(amount @ (below * (below + 1.0))))
+
+    def _retain(self, keep: BoolArray) -> None:
+        self._members, self._signs, self._below = self._members[keep], self._signs[keep], self._below[keep]
+        self._multipliers, self._steps = self._multipliers[keep], self._steps[keep]
 
     def _own(self) -> FloatArray:
         """(m, members) the factor of x of each member."""

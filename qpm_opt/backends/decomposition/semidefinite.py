@@ -239,7 +239,8 @@ class SemidefiniteBound:
         fresh = DistinctValues.of(classes, overlaps_at(self._space, classes, self._kinds, self.x))
         is_first = self.iterations < _OVERLAPS_FROM + CHOSEN_EVERY
         self._distinct = self._distinct.mixed(fresh, 1.0 if is_first else _OVERLAPS_PACE * self._pace)
-        self._set_distinct(self._classes.changed(self._distinct.values))
+        self._classes = self._classes.changed(self._distinct.values)
+        self._add_distinct()
         some = self._working_and_forced
         self._class_values = self._class_values.changed(self._distinct.values[:, some])
 
@@ -249,10 +250,9 @@ class SemidefiniteBound:
         self._penalties = space.penalties[np.ix_(free, free)]
         self._own_bias = space.bias[free] - space.penalties[np.ix_(forced, free)].sum(axis=0)
         self._own_constant = space.constant + space.set_value(forced)
-        self._set_distinct(self._classes)
+        self._add_distinct()
 
-    def _set_distinct(self, classes: ClassValues) -> None:
-        self._classes = classes
+    def _add_distinct(self) -> None:
         self._bias = self._own_bias + self._distinct.bias[self._free]
         self._constant = self._own_constant + self._distinct.constant + float(self._distinct.bias[self._forced].sum())
 
@@ -286,9 +286,10 @@ class SemidefiniteBound:
         return np.concatenate([self._x, np.ones(len(self._forced))])
 
     def restrict(self, kept: npt.NDArray[np.bool_], forced: npt.NDArray[np.bool_]) -> bool:
-        """Leave features out and force others, at no loss of what the multiplier proves.
+        """Leave features out and force others, at no loss of what the multiplier Z proves by itself.
 
         The constant stands for the forced ones too from then on, so that Z becomes Eᵀ Z E, where E copies its entry.
+        Inequalities, thresholds and options that involve features that leave or are forced are given up.
 
         Args:
             kept: (n,) bool, features that stay; none that has left comes back.

@@ -56,9 +56,7 @@ class Triangles:
 
     def separate(self, pairs: npt.NDArray[np.floating]) -> None:
         """Forget inequalities without a multiplier and add the most violated ones at X = `pairs`."""
-        keep = self._multipliers > 0.0
-        self._corners, self._covering = self._corners[keep], self._covering[keep]
-        self._multipliers = self._multipliers[keep]
+        self._retain(self._multipliers > 0.0)
         violation, corners, covering = _violated(pairs)
         known = {(*corner, kind) for corner, kind in zip(self._corners.tolist(), self._covering.tolist(), strict=True)}
         ranked = np.argsort(-violation, kind="stable")[: max(0, _MOST - len(self))]
@@ -73,10 +71,9 @@ class Triangles:
 
     def renumber(self, places: IntArray) -> None:
         """Features have left: those that stay have new `places` (n,), the others −1."""
-        corners = places[self._corners]
-        stay = (corners >= 0).all(axis=1)
-        self._corners, self._covering = corners[stay], self._covering[stay]
-        self._multipliers, self._steps = self._multipliers[stay], self._steps[stay]
+        self._corners = places[self._corners]
+        stay: BoolArray = (self._corners >= 0).all(axis=1)
+        self._retain(stay)
 
     def charges(self, n: int) -> Charges:
         """What the present multipliers add to the penalties, the bias and the constant of n features."""
@@ -90,6 +87,10 @@ class Triangles:
         for corner in (j, k):
             np.add.at(bias, corner[covering], -amount[covering])
         return Charges(penalties + penalties.T, bias, float(amount[covering].sum()))
+
+    def _retain(self, keep: BoolArray) -> None:
+        self._corners, self._covering = self._corners[keep], self._covering[keep]
+        self._multipliers, self._steps = self._multipliers[keep], self._steps[keep]
 
 
 def _violated(pairs: npt.NDArray[np.floating]) -> tuple[FloatArray, IntArray, BoolArray]:
