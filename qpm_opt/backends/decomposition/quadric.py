@@ -95,8 +95,7 @@ class QuadricInequalities:
     def renumber(self, places: IntArray) -> None:
         """Features have left: those that stay have new `places` (n,), the others −1."""
         self._members = np.where(self._signs != 0.0, places[self._members], 0)
-        stay: BoolArray = (self._members >= 0).all(axis=1)
-        self._retain(stay)
+        self._retain(np.asarray((self._members >= 0).all(axis=1)))
 
     def charges(self, n: int) -> Charges:
         """What the present multipliers add to the penalties, the bias and the constant of n features."""

@@ -72,8 +72,7 @@ class Triangles:
     def renumber(self, places: IntArray) -> None:
         """Features have left: those that stay have new `places` (n,), the others −1."""
         self._corners = places[self._corners]
-        stay: BoolArray = (self._corners >= 0).all(axis=1)
-        self._retain(stay)
+        self._retain(np.asarray((self._corners >= 0).all(axis=1)))
 
     def charges(self, n: int) -> Charges:
         """What the present multipliers add to the penalties, the bias and the constant of n features."""
