@@ -24,7 +24,7 @@ from qpm_opt.search_space import SearchSpace
 from qpm_opt.solution import relative_gap
 from qpm_opt.swap_search import greedy_set
 
-__all__ = ["SOLVERS", "Run", "measure", "unavailable"]
+__all__ = ["SOLVERS", "Run", "finished", "measure", "unavailable"]
 
 SOLVERS = ("decomposition", "pyomo", "cpsat", "pyomo:scip", "pyomo:gurobi", "local_search", "greedy")
 """Ours and its peers: HiGHS, CP-SAT, SCIP and Gurobi on the plain model, the search without proof, and greedy."""
@@ -76,13 +76,34 @@ class Run:
 
     def save(self, folder: Path) -> None:
         """Write the run, its trace included, to a JSON file of its own."""
-        name = f"{Path(self.instance).name}--{self.solver}--{self.seed}.json".replace(":", "_").replace("%", "pc")
-        (folder / name).write_text(json.dumps(asdict(self)), encoding="utf-8")
+        path = _file_of(folder, self.instance, self.solver, self.seed)
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Run:
         """Read a run."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**stored, "trace": [tuple(point) for point in stored["trace"]]})
+
+
+def _file_of(folder: Path, instance: str, solver: str, seed: int) -> Path:
+    return folder / f"{Path(instance).name}--{solver}--{seed}.json".replace(":", "_").replace("%", "pc")
+
+
+def finished(folder: Path, instance: str, solver: str, seed: int, time_limit: float) -> Run | None:
+    """The saved run, if one with this solver, version and limit came to an end on a machine like this one.
+
+    That the code has not changed since under the same version is for the caller to know.
+    """
+    path = _file_of(folder, instance, solver, seed)
+    if not path.exists():
+        return None
+    run = Run.load(path)
+    asked = (instance, time_limit, _version(solver), _machine())
+    same = (run.instance, run.time_limit, run.version, run.machine) == asked
+    return run if same and run.runtime is not None else None
 
 
 def unavailable(solver: str) -> str | None:
@@ -135,7 +156,7 @@ def _work(sending: Connection, instance: str, solver: str, seed: int, time_limit
             "n_features": problem.n_features,
             "n_select": problem.n_select,
             "penalised_share": problem.penalised_share,
-            "version": backend_version("local_search" if solver == "greedy" else solver),
+            "version": _version(solver),
         }
     )
     if solver == "greedy":
@@ -147,6 +168,10 @@ def _work(sending: Connection, instance: str, solver: str, seed: int, time_limit
         sending.send({"termination": f"{type(error).__name__}: {error}"[:200]})
         return
     sending.send(_summary(result))
+
+
+def _version(solver: str) -> str:
+    return backend_version("local_search" if solver == "greedy" else solver)
 
 
 def _end_with_parent() -> None:

@@ -1,8 +1,9 @@
 """What the decomposition is to reach on the sizes of the published method, and whether it does.
 
-    python -m benchmarks.targets [--seeds 3] [--out results/targets] [--instance NAME …]
+    python -m benchmarks.targets [--seeds 3] [--out results/targets] [--resume] [--instance NAME …]
 
-Every instance runs once for each seed, to its last deadline; the table holds the median gap at each deadline.
+Every instance runs once for each seed, to its last deadline; the table holds the median gap at each deadline. What was
+interrupted goes on with `--resume`, which keeps the finished runs of the folder.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.runner import Run, measure
+from benchmarks.runner import Run, finished, measure
 
 __all__ = ["TARGETS", "main", "target_table"]
 
@@ -57,14 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("results/targets"))
     parser.add_argument("--instance", action="append", choices=list(TARGETS), help="only this one; may be repeated")
     parser.add_argument("--first-deadline", action="store_true", help="stop at each instance's first deadline")
+    parser.add_argument("--resume", action="store_true", help="keep the finished runs of the folder, made by this code")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     runs = []
-    for instance in options.instance or TARGETS:
-        limit = TARGETS[instance][0 if options.first_deadline else -1][0]
-        for seed in range(options.seeds):
-            run = measure(instance, "decomposition", seed, limit)
-            run.save(options.out)
+    for seed in range(options.seeds):
+        for instance in options.instance or TARGETS:
+            limit = TARGETS[instance][0 if options.first_deadline else -1][0]
+            run = finished(options.out, instance, "decomposition", seed, limit) if options.resume else None
+            if run is None:
+                run = measure(instance, "decomposition", seed, limit)
+                run.save(options.out)
             runs.append(run)
             gap = "no gap" if run.gap is None else f"gap {100 * run.gap:.4f} %"
             print(f"{instance}, seed {seed}: {run.termination}, {gap}, {run.peak_memory or 0:.0f} MB", flush=True)

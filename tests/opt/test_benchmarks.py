@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.instances import LADDER, SUITES, load_instance
 from benchmarks.report import load_runs, markdown_table
-from benchmarks.runner import Run, measure, unavailable
+from benchmarks.runner import Run, finished, measure, unavailable
 from benchmarks.targets import TARGETS, target_table
 from qpm_opt import AssignmentProblem
 
@@ -72,17 +73,30 @@ def test_a_solver_that_cannot_run_says_so(tmp_path: Path) -> None:
 
 
 def test_targets_are_read_off_the_trace() -> None:
-    def finished(trace: list[tuple[float, float | None, float | None]]) -> Run:
+    def ended(trace: list[tuple[float, float | None, float | None]]) -> Run:
         return Run(
             "hangul-threshold", 200, 1280, 50, 0.2, "decomposition", "1", 0, 300.0, "", objective=100.0, trace=trace
         )
 
-    run = finished([(1.0, 100.0, None), (50.0, 100.0, 102.0), (200.0, 100.0, 101.6)])
+    run = ended([(1.0, 100.0, None), (50.0, 100.0, 102.0), (200.0, 100.0, 101.6)])
     assert run.gap_at(10.0) is None
     assert run.gap_at(60.0) == pytest.approx(0.02)
     table = target_table([run])
     assert "| 60 s | 2.5 % | 2.000 % | yes |" in table
     assert "| 300 s | 1.5 % | 1.600 % | no |" in table
+
+
+def test_finished_runs_are_found_again_and_nothing_else(tmp_path: Path) -> None:
+    asked = ("generated-6x40-turan", "greedy", 0)
+    assert finished(tmp_path, *asked, 5.0) is None
+    run = measure(*asked, 5.0)
+    run.save(tmp_path)
+    assert finished(tmp_path, *asked, 5.0) == run
+    assert finished(tmp_path, *asked, 6.0) is None
+    assert finished(tmp_path, "generated-6x40-turan", "greedy", 1, 5.0) is None
+    replace(run, runtime=None, termination="ended from outside").save(tmp_path)
+    assert finished(tmp_path, *asked, 5.0) is None
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 
 def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
