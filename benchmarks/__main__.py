@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.instances import SUITES, load_instance
+from benchmarks.instances import GROWING, SUITES, load_instance
 from benchmarks.report import markdown_table, write_report
 from benchmarks.runner import SOLVERS, Run, measure, unavailable
 
@@ -83,6 +83,9 @@ def _run(options: argparse.Namespace) -> int:
                 runs.append(run)
                 gap = "" if run.gap is None else f", gap {100 * run.gap:.3f} %"
                 print(f"{solver} on {instance}, seed {seed}: {run.termination}{gap}", flush=True)
+            if suite in GROWING and run.runtime is None:
+                print(f"{solver} is not tried on larger instances.", flush=True)
+                break
     print(markdown_table(runs))
     print(*write_report(folder), sep="\n")
     return int(any(run.termination == "failed" for run in runs))

@@ -20,7 +20,7 @@ from benchmarks.generator import generate_problem_data
 from qpm_opt import AssignmentProblem, penalties_from_similarity
 from qpm_opt.redundancy import share_threshold
 
-__all__ = ["LADDER", "SUITES", "load_instance"]
+__all__ = ["GROWING", "LADDER", "SUITES", "load_instance"]
 
 LADDER = tuple(
     f"generated-{size}-turan"
@@ -36,6 +36,9 @@ SUITES: dict[str, tuple[str, ...]] = {
     "penalties": tuple(f"generated-200x2048-{share}" for share in ("none", "turan", "5%", "10%", "threshold")),
     "hangul": ("hangul-turan", "hangul-10%", "hangul-threshold"),
 }
+
+GROWING = ("ladder", "classes", "features")
+"""Suites whose instances grow: a solver that does not come back from one is not tried on the next."""
 
 _HANGUL = Path(__file__).parent / "data" / "hangul.npz"
 _NAME = re.compile(r"(?:generated-(\d+)x(\d+)(?:-seed(\d+))?|hangul)-(turan|threshold|none|[\d.]+%)")

@@ -77,8 +77,8 @@ def markdown_table(runs: Iterable[Run]) -> str:
             _middle([None if run.gap is None else 100.0 * run.gap for run in group], "{:.3f} %"),
             _middle([run.peak_memory for run in group], "{:.0f} MB"),
         ]
-        if all(run.objective is None for run in group):
-            cells[-3] = group[0].termination
+        if all(run.peak_memory is None for run in group):
+            cells[-1] = group[0].termination
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -124,13 +124,21 @@ def measure(instance: str, solver: str, seed: int, time_limit: float, threads: i
     process = context.Process(target=_work, args=(sending, instance, solver, seed, time_limit, threads))
     process.start()
     sending.close()
-    # The instance is made before the clock starts, which takes as long as it takes.
+    header: dict[str, Any] = {}
+    trace: Trace = []
+    outcome: dict[str, Any] | None = None
     try:
-        header: dict[str, Any] = receiving.recv()
-        answered = receiving.poll(time_limit + _GRACE)
-        outcome: dict[str, Any] = receiving.recv() if answered else {"termination": "ended from outside"}
+        header = receiving.recv()  # The instance is made before the clock starts, which takes as long as it takes.
+        end = time.monotonic() + time_limit + _GRACE
+        while outcome is None and receiving.poll(max(0.0, end - time.monotonic())):
+            message = receiving.recv()
+            if isinstance(message, dict):
+                outcome = message
+            elif message[0] <= time_limit:
+                trace.append(message)
+        outcome = outcome or {"termination": "ended from outside", **_reached(trace)}
     except EOFError:
-        header, outcome = {}, {"termination": "failed"}
+        outcome = {"termination": "failed", **_reached(trace)}
     process.terminate()
     process.join()
     unknown = {"n_classes": 0, "n_features": 0, "n_select": 0, "penalised_share": 0.0, "version": ""}
@@ -163,7 +171,14 @@ def _work(sending: Connection, instance: str, solver: str, seed: int, time_limit
         sending.send(_greedy(problem))
         return
     try:
-        result = solve_assignment(problem, solver=solver, seed=seed, threads=threads, time_limit=time_limit)
+        result = solve_assignment(
+            problem,
+            solver=solver,
+            seed=seed,
+            threads=threads,
+            time_limit=time_limit,
+            progress=lambda now: sending.send((now.time, now.objective, now.bound)),
+        )
     except (QPMError, MemoryError) as error:
         sending.send({"termination": f"{type(error).__name__}: {error}"[:200]})
         return
@@ -184,22 +199,32 @@ def _end_with_parent() -> None:
 
 def _summary(result: Assignment) -> dict[str, Any]:
     trace = [(point.time, point.objective, point.bound) for point in result.trace]
+    return {
+        **_reached(trace),
+        "termination": result.termination.value,
+        "objective": None if result.solution is None else result.objective,
+        "bound": result.bound,
+        "gap": result.gap,
+        "runtime": result.runtime,
+        "peak_memory": _peak_memory(),
+    }
+
+
+def _reached(trace: Trace) -> dict[str, Any]:
+    """When a run came how far, by what it told on its way."""
     gaps = _gaps(trace)
 
     def reached(gap: float) -> float | None:
         return next((moment for moment, value in gaps if value <= gap * (1.0 + _MARGIN)), None)
 
     return {
-        "termination": result.termination.value,
         "first": next((moment for moment, objective, _ in trace if objective is not None), None),
         "to_1_percent": reached(1e-2),
         "to_0_1_percent": reached(1e-3),
         "to_proof": reached(1e-4),
-        "objective": None if result.solution is None else result.objective,
-        "bound": result.bound,
-        "gap": result.gap,
-        "runtime": result.runtime,
-        "peak_memory": _peak_memory(),
+        "objective": trace[-1][1] if trace else None,
+        "bound": trace[-1][2] if trace else None,
+        "gap": gaps[-1][1] if gaps else None,
         "trace": trace,
     }
 

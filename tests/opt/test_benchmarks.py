@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks import runner
 from benchmarks.__main__ import main
 from benchmarks.instances import LADDER, SUITES, load_instance
 from benchmarks.report import load_runs, markdown_table
@@ -70,6 +71,16 @@ def test_a_solver_that_cannot_run_says_so(tmp_path: Path) -> None:
     run = measure(str(tmp_path / "missing.npz"), "greedy", 0, 1.0)
     assert (run.termination, run.objective) == ("failed", None)
     assert "failed" in markdown_table([run])
+
+
+def test_what_a_run_told_before_it_was_ended_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_GRACE", -56.0)
+    run = measure("generated-60x400-threshold", "decomposition", 0, 60.0)
+    assert (run.termination, run.runtime, run.n_classes) == ("ended from outside", None, 60)
+    assert run.objective is not None
+    assert run.gap is not None
+    assert run.gap == run.gap_at(60.0)
+    assert "ended from outside" in markdown_table([run])
 
 
 def test_targets_are_read_off_the_trace() -> None:
