@@ -32,6 +32,9 @@ SOLVERS = ("decomposition", "pyomo", "cpsat", "pyomo:scip", "pyomo:gurobi", "loc
 _GRACE = 180.0
 """Seconds beyond the limit after which a process that builds its model too slowly is ended."""
 
+_FAREWELL = 10.0
+"""Seconds that a process has to clean up after its answer."""
+
 _MARGIN = 1e-12
 
 
@@ -136,7 +139,10 @@ def measure(instance: str, solver: str, seed: int, time_limit: float, threads: i
                 outcome = message
             elif message[0] <= time_limit:
                 trace.append(message)
-        outcome = outcome or {"termination": "ended from outside", **_reached(trace)}
+        if outcome is None:
+            outcome = {"termination": "ended from outside", **_reached(trace)}
+        else:
+            process.join(_FAREWELL)
     except EOFError:
         outcome = {"termination": "failed", **_reached(trace)}
     process.terminate()
