@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
@@ -17,6 +18,10 @@ __all__ = ["load_runs", "markdown_table", "write_report"]
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+_PANELS = 4
+_WORTHLESS = 200.0
+"""Gaps in percent above this are not shown."""
+
 _LABELS = {
     "decomposition": "decomposition (ours)",
     "pyomo": "HiGHS, plain model",
@@ -59,11 +64,12 @@ def write_report(folder: Path) -> list[Path]:
 
 
 def markdown_table(runs: Iterable[Run]) -> str:
-    """One line for each instance and solver, medians over the seeds."""
+    """One line for each instance and solver, small instances first, medians over the seeds."""
     head = ["instance", "pairs", "solver", "seeds", "first", "≤ 1 %", "≤ 0.1 %", "proof", "objective", "gap", "memory"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in runs:
+    order = {solver: place for place, solver in enumerate(_LABELS)}
+    for run in sorted(runs, key=lambda run: (_size(run), run.instance, order.get(run.solver, len(order)))):
         groups[run.instance, run.solver].append(run)
     for (instance, solver), group in groups.items():
         cells = [
@@ -81,6 +87,10 @@ def markdown_table(runs: Iterable[Run]) -> str:
             cells[-1] = group[0].termination
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _size(run: Run) -> int:
+    return run.n_classes * run.n_features
 
 
 def _seconds(values: Sequence[float | None]) -> str:
@@ -106,19 +116,24 @@ def _look(solver: str) -> dict[str, Any]:
 
 
 def _plot_gaps(figure: Any, runs: Sequence[Run]) -> bool:
-    """The gap over time on each instance that several solvers ran on, at the first seed."""
+    """The gap over time on the largest instances that most solvers ran on, at the first seed."""
     by_instance: dict[str, dict[str, Run]] = defaultdict(dict)
     for run in runs:
         by_instance[run.instance].setdefault(run.solver, run)
     shown = [name for name, some in by_instance.items() if any(run.gaps() for run in some.values())]
-    shown = sorted(shown, key=lambda name: -len(by_instance[name]))[:4]
     if not shown:
         return False
-    shown.sort(key=lambda name: next(iter(by_instance[name].values())).n_classes)
-    figure.set_size_inches(max(7.0, 4.2 * len(shown)), 4.2)
+    size = {name: _size(next(iter(some.values()))) for name, some in by_instance.items()}
+    shown = sorted(shown, key=lambda name: (-len(by_instance[name]), -size[name]))[:_PANELS]
+    shown.sort(key=lambda name: size[name])
+    rows = math.ceil(len(shown) / 2)
+    figure.set_size_inches(7.0 if len(shown) == 1 else 9.0, 1.0 + 3.2 * rows)
     known = {_look(solver)["label"] for solver in _solvers(runs)}
-    axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
-    for place, instance in zip(axes, shown, strict=True):
+    axes = figure.subplots(rows, min(2, len(shown)), squeeze=False, sharex=True, sharey=True)
+    places = axes.ravel()[: len(shown)]
+    for spare in axes.ravel()[len(shown) :]:
+        spare.set_axis_off()
+    for place, instance in zip(places, shown, strict=True):
         for solver in _solvers(by_instance[instance].values()):
             run = by_instance[instance][solver]
             gaps = run.gaps()
@@ -128,17 +143,23 @@ def _plot_gaps(figure: Any, runs: Sequence[Run]) -> bool:
             values = [max(gap, 1e-5) for _, gap in gaps]
             percent = [100.0 * gap for gap in [*values, values[-1]]]
             place.step(times, percent, where="post", lw=1.8, marker="o", markevery=[-1], **_look(solver))
-        place.set(xscale="log", yscale="log", title=Path(instance).name, xlabel="seconds")
+        place.set(xscale="log", yscale="log", title=Path(instance).name)
+        place.set_ylim(top=min(place.get_ylim()[1], _WORTHLESS))
         place.axhline(0.01, color="0.6", lw=0.8)
         place.grid(alpha=0.3)
-    axes[0].set_ylabel("proven gap (%)")
-    lines = {line.get_label(): line for place in axes for line in place.get_lines() if line.get_label() in known}
+    for place in axes[:, 0]:
+        place.set_ylabel("proven gap (%)")
+    for place in places[-axes.shape[1] :]:
+        place.set_xlabel("seconds")
+        place.xaxis.set_tick_params(labelbottom=True)
+    lines = {line.get_label(): line for place in places for line in place.get_lines() if line.get_label() in known}
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False)
     return True
 
 
 def _plot_profile(figure: Any, runs: Sequence[Run]) -> bool:
-    """Share of the instances that a solver brought to a gap of 1 % within a time."""
+    """Share of all instances that a solver brought to a gap of 1 % within a time; not tried is not reached."""
+    count = len({run.instance for run in runs})
     reached: dict[str, list[float]] = {}
     for solver in _solvers(runs):
         by_instance: dict[str, list[float]] = defaultdict(list)
@@ -146,13 +167,13 @@ def _plot_profile(figure: Any, runs: Sequence[Run]) -> bool:
             if run.solver == solver:
                 by_instance[run.instance].append(float("inf") if run.to_1_percent is None else run.to_1_percent)
         reached[solver] = sorted(median(times) for times in by_instance.values())
-    if len({run.instance for run in runs}) < 3:
+    if count < 3:
         return False
     place = figure.subplots()
     last = max((run.time_limit for run in runs), default=1.0)
     for solver, times in reached.items():
         known = [max(time, 0.01) for time in times if time < float("inf")]
-        shares = [100.0 * (index + 1) / len(times) for index in range(len(known))]
+        shares = [100.0 * (index + 1) / count for index in range(len(known))]
         place.step([0.01, *known, last], [0.0, *shares, shares[-1] if shares else 0.0], where="post", **_look(solver))
     place.set(xscale="log", xlabel="seconds", ylabel="instances with a gap of at most 1 % (%)", ylim=(-3, 103))
     place.grid(alpha=0.3)
@@ -170,7 +191,9 @@ def _plot_growth(figure: Any, runs: Sequence[Run], size: str) -> bool:
     fixed, sizes = max(kinds.items(), key=lambda item: len(item[1]), default=((0, ""), set()))
     if len(sizes) < 3:
         return False
+    limit = max(run.time_limit for run in runs)
     place = figure.subplots()
+    lines = 0
     for solver in _solvers(runs):
         times: dict[int, list[float]] = defaultdict(list)
         for run in runs:
@@ -178,12 +201,18 @@ def _plot_growth(figure: Any, runs: Sequence[Run], size: str) -> bool:
             if run.solver == solver and same:
                 reached = run.to_0_1_percent
                 times[getattr(run, size)].append(float("inf") if reached is None else reached)
-        points = [(at, median(values)) for at, values in sorted(times.items())]
-        points = [(at, max(value, 0.01)) for at, value in points if value < float("inf")]
-        if points:
-            place.plot(*zip(*points, strict=True), marker="o", **_look(solver))
+        points = [(at, max(median(values), 0.01)) for at, values in sorted(times.items())]
+        known = [(at, value) for at, value in points if value < float("inf")]
+        missed = [at for at, value in points if value == float("inf")]
+        if not known:
+            continue
+        lines += len(known) > 1
+        place.plot(*zip(*known, strict=True), marker="o", **_look(solver))
+        place.plot(missed, [limit] * len(missed), color=_look(solver)["color"], marker="^", ls="", mfc="none")
+    if not lines:
+        return False
     noun = {"n_classes": "classes", "n_features": "features"}
-    place.set(xscale="log", yscale="log", xlabel=noun[size], ylabel="seconds to a gap of 0.1 %")
+    place.set(xscale="log", yscale="log", xlabel=noun[size], ylabel="seconds to a gap of 0.1 % (△: not reached)")
     place.set_title(f"{fixed[0]} {noun[other]}, {fixed[1]}")
     place.grid(alpha=0.3, which="both")
     place.legend(frameon=False)

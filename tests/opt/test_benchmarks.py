@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from benchmarks import runner
 from benchmarks.__main__ import main
 from benchmarks.instances import LADDER, SUITES, load_instance
-from benchmarks.report import load_runs, markdown_table
+from benchmarks.report import _plot_profile, load_runs, markdown_table
 from benchmarks.runner import Run, finished, measure, unavailable
 from benchmarks.targets import TARGETS, target_table
 from qpm_opt import AssignmentProblem
@@ -108,6 +109,20 @@ def test_finished_runs_are_found_again_and_nothing_else(tmp_path: Path) -> None:
     replace(run, runtime=None, termination="ended from outside").save(tmp_path)
     assert finished(tmp_path, *asked, 5.0) is None
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+
+
+def test_instances_that_a_solver_was_spared_count_as_not_reached() -> None:
+    def ended(instance: str, solver: str) -> Run:
+        size = int(instance.partition("x")[0])
+        return Run(instance, size, 50, 10, 0.1, solver, "1", 0, 60.0, "", objective=1.0, to_1_percent=2.0)
+
+    runs = [ended(instance, "decomposition") for instance in ("30x50", "10x50", "20x50")] + [ended("10x50", "cpsat")]
+    figure = Figure()
+    assert _plot_profile(figure, runs)
+    reached = {line.get_label(): max(line.get_ydata()) for line in figure.axes[0].get_lines()}
+    assert reached == {"decomposition (ours)": pytest.approx(100.0), "CP-SAT, plain model": pytest.approx(100.0 / 3.0)}
+    rows = markdown_table(runs).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| 10x50", "| 10x50", "| 20x50", "| 30x50"]
 
 
 def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
