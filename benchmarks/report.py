@@ -213,6 +213,8 @@ def _plot_growth(figure: Any, runs: Sequence[Run], size: str) -> bool:
         return False
     noun = {"n_classes": "classes", "n_features": "features"}
     place.set(xscale="log", yscale="log", xlabel=noun[size], ylabel="seconds to a gap of 0.1 % (△: not reached)")
+    place.set_xticks(sorted(sizes), [str(at) for at in sorted(sizes)])
+    place.set_xticks([], minor=True)
     place.set_title(f"{fixed[0]} {noun[other]}, {fixed[1]}")
     place.grid(alpha=0.3, which="both")
     place.legend(frameon=False)
