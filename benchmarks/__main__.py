@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.instances import GROWING, SUITES, load_instance
 from benchmarks.report import markdown_table, write_report
-from benchmarks.runner import SOLVERS, Run, measure, unavailable
+from benchmarks.runner import SOLVERS, Run, measure_into, unavailable
 
 _QUICK_SECONDS = 5.0
 
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--time-limit", type=float, default=60.0, help="seconds for a run (default: 60)")
     run.add_argument("--threads", type=int, help="threads of solvers that take a number")
     run.add_argument("--out", type=Path, help="folder for the results (default: results/SUITE)")
+    run.add_argument("--resume", action="store_true", help="keep the finished runs of the folder, made by this code")
     run.add_argument("--quick", action="store_true", help="small instances, some seconds each")
     report = commands.add_parser("report", help="tables and plots of finished runs")
     report.add_argument("folder", type=Path)
@@ -78,8 +79,7 @@ def _run(options: argparse.Namespace) -> int:
             continue
         for instance in instances:
             for seed in range(options.seeds):
-                run = measure(instance, solver, seed, limit, options.threads)
-                run.save(folder)
+                run = measure_into(folder, instance, solver, seed, limit, options.threads, resume=options.resume)
                 runs.append(run)
                 gap = "" if run.gap is None else f", gap {100 * run.gap:.3f} %"
                 print(f"{solver} on {instance}, seed {seed}: {run.termination}{gap}", flush=True)

@@ -24,7 +24,7 @@ from qpm_opt.search_space import SearchSpace
 from qpm_opt.solution import relative_gap
 from qpm_opt.swap_search import greedy_set
 
-__all__ = ["SOLVERS", "Run", "finished", "measure", "unavailable"]
+__all__ = ["SOLVERS", "Run", "measure", "measure_into", "unavailable"]
 
 SOLVERS = ("decomposition", "pyomo", "cpsat", "pyomo:scip", "pyomo:gurobi", "local_search", "greedy")
 """Ours and its peers: HiGHS, CP-SAT, SCIP and Gurobi on the plain model, the search without proof, and greedy."""
@@ -35,6 +35,7 @@ _GRACE = 180.0
 _FAREWELL = 10.0
 """Seconds that a process has to clean up after its answer."""
 
+_FAILED = "failed"
 _MARGIN = 1e-12
 
 
@@ -95,20 +96,6 @@ def _file_of(folder: Path, instance: str, solver: str, seed: int) -> Path:
     return folder / f"{Path(instance).name}--{solver}--{seed}.json".replace(":", "_").replace("%", "pc")
 
 
-def finished(folder: Path, instance: str, solver: str, seed: int, time_limit: float) -> Run | None:
-    """The saved run, if one with this solver, version and limit came to an end on a machine like this one.
-
-    That the code has not changed since under the same version is for the caller to know.
-    """
-    path = _file_of(folder, instance, solver, seed)
-    if not path.exists():
-        return None
-    run = Run.load(path)
-    asked = (instance, time_limit, _version(solver), _machine())
-    same = (run.instance, run.time_limit, run.version, run.machine) == asked
-    return run if same and run.runtime is not None else None
-
-
 def unavailable(solver: str) -> str | None:
     """Why a solver cannot be run here, None where it can."""
     if solver == "greedy":
@@ -118,6 +105,32 @@ def unavailable(solver: str) -> str | None:
     except QPMError as error:
         return str(error)
     return None
+
+
+def measure_into(
+    folder: Path,
+    instance: str,
+    solver: str,
+    seed: int,
+    time_limit: float,
+    threads: int | None = None,
+    *,
+    resume: bool = False,
+) -> Run:
+    """Measure and save, or, to resume, load what has been saved of the same solver, version, limit and kind of machine.
+
+    That the code has not changed since under the same version is for the caller to know.
+    """
+    path = _file_of(folder, instance, solver, seed)
+    if resume and path.exists():
+        run = Run.load(path)
+        asked = (instance, time_limit, _version(solver), _machine())
+        same = (run.instance, run.time_limit, run.version, run.machine) == asked
+        if same and run.termination != _FAILED:
+            return run
+    run = measure(instance, solver, seed, time_limit, threads)
+    run.save(folder)
+    return run
 
 
 def measure(instance: str, solver: str, seed: int, time_limit: float, threads: int | None = None) -> Run:
@@ -144,7 +157,7 @@ def measure(instance: str, solver: str, seed: int, time_limit: float, threads: i
         else:
             process.join(_FAREWELL)
     except EOFError:
-        outcome = {"termination": "failed", **_reached(trace)}
+        outcome = {"termination": _FAILED, **_reached(trace)}
     process.terminate()
     process.join()
     unknown = {"n_classes": 0, "n_features": 0, "n_select": 0, "penalised_share": 0.0, "version": ""}

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.runner import Run, finished, measure
+from benchmarks.runner import Run, measure_into
 
 __all__ = ["TARGETS", "main", "target_table"]
 
@@ -65,10 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for seed in range(options.seeds):
         for instance in options.instance or TARGETS:
             limit = TARGETS[instance][0 if options.first_deadline else -1][0]
-            run = finished(options.out, instance, "decomposition", seed, limit) if options.resume else None
-            if run is None:
-                run = measure(instance, "decomposition", seed, limit)
-                run.save(options.out)
+            run = measure_into(options.out, instance, "decomposition", seed, limit, resume=options.resume)
             runs.append(run)
             gap = "no gap" if run.gap is None else f"gap {100 * run.gap:.4f} %"
             print(f"{instance}, seed {seed}: {run.termination}, {gap}, {run.peak_memory or 0:.0f} MB", flush=True)

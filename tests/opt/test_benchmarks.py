@@ -17,7 +17,7 @@ from benchmarks import runner
 from benchmarks.__main__ import main
 from benchmarks.instances import LADDER, SUITES, load_instance
 from benchmarks.report import _plot_profile, load_runs, markdown_table
-from benchmarks.runner import Run, finished, measure, unavailable
+from benchmarks.runner import Run, measure, measure_into, unavailable
 from benchmarks.targets import TARGETS, target_table
 from qpm_opt import AssignmentProblem
 
@@ -98,17 +98,19 @@ def test_targets_are_read_off_the_trace() -> None:
     assert "| 300 s | 1.5 % | 1.600 % | no |" in table
 
 
-def test_finished_runs_are_found_again_and_nothing_else(tmp_path: Path) -> None:
-    asked = ("generated-6x40-turan", "greedy", 0)
-    assert finished(tmp_path, *asked, 5.0) is None
-    run = measure(*asked, 5.0)
-    run.save(tmp_path)
-    assert finished(tmp_path, *asked, 5.0) == run
-    assert finished(tmp_path, *asked, 6.0) is None
-    assert finished(tmp_path, "generated-6x40-turan", "greedy", 1, 5.0) is None
-    replace(run, runtime=None, termination="ended from outside").save(tmp_path)
-    assert finished(tmp_path, *asked, 5.0) is None
-    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+def test_to_resume_keeps_finished_runs_and_nothing_else(tmp_path: Path) -> None:
+    asked = (tmp_path, "generated-6x40-turan", "greedy", 0)
+    first = measure_into(*asked, 5.0)
+    assert measure_into(*asked, 5.0, resume=True) == first  # the same to the microsecond: it was not run again
+    for changed in (
+        measure_into(*asked, 5.0),
+        measure_into(*asked, 6.0, resume=True),
+        measure_into(tmp_path, "generated-6x40-turan", "greedy", 1, 5.0, resume=True),
+    ):
+        assert (changed.objective, changed.runtime != first.runtime) == (first.objective, True)
+    replace(first, termination="failed").save(tmp_path)
+    assert measure_into(*asked, 5.0, resume=True).termination == first.termination
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json"}
 
 
 def test_instances_that_a_solver_was_spared_count_as_not_reached() -> None:
