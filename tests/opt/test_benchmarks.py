@@ -76,8 +76,8 @@ def test_a_solver_that_cannot_run_says_so(tmp_path: Path) -> None:
 
 def test_what_a_run_told_before_it_was_ended_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "_GRACE", -56.0)
-    run = measure("generated-60x400-threshold", "decomposition", 0, 60.0)
-    assert (run.termination, run.runtime, run.n_classes) == ("ended from outside", None, 60)
+    run = measure("generated-100x512-threshold", "decomposition", 0, 60.0)
+    assert (run.termination, run.runtime, run.n_classes) == ("ended from outside", None, 100)
     assert run.objective is not None
     assert run.gap is not None
     assert run.gap == run.gap_at(60.0)
