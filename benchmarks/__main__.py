@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.instances import GROWING, SUITES, load_instance
 from benchmarks.report import markdown_table, write_report
-from benchmarks.runner import SOLVERS, Run, measure_into, unavailable
+from benchmarks.runner import FAILED, SOLVERS, Run, measure_into, unavailable
 
 _QUICK_SECONDS = 5.0
 
@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace) -> int:
                 break
     print(markdown_table(runs))
     print(*write_report(folder), sep="\n")
-    return int(any(run.termination == "failed" for run in runs))
+    return int(any(run.termination == FAILED for run in runs))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,9 @@ def markdown_table(runs: Iterable[Run]) -> str:
             _middle([None if run.gap is None else 100.0 * run.gap for run in group], "{:.3f} %"),
             _middle([run.peak_memory for run in group], "{:.0f} MB"),
         ]
-        if all(run.peak_memory is None for run in group):
+        if all(run.objective is None for run in group):
+            cells[-3] = group[0].termination
+        elif all(run.peak_memory is None for run in group):
             cells[-1] = group[0].termination
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -144,9 +146,10 @@ def _plot_gaps(figure: Any, runs: Sequence[Run]) -> bool:
             percent = [100.0 * gap for gap in [*values, values[-1]]]
             place.step(times, percent, where="post", lw=1.8, marker="o", markevery=[-1], **_look(solver))
         place.set(xscale="log", yscale="log", title=Path(instance).name)
-        place.set_ylim(top=min(place.get_ylim()[1], _WORTHLESS))
         place.axhline(0.01, color="0.6", lw=0.8)
         place.grid(alpha=0.3)
+    # All share one axis, whose limits stay as they are once one of them has been set: after everything has been drawn.
+    places[0].set_ylim(top=min(places[0].get_ylim()[1], _WORTHLESS))
     for place in axes[:, 0]:
         place.set_ylabel("proven gap (%)")
     for place in places[-axes.shape[1] :]:

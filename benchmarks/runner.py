@@ -18,13 +18,14 @@ from typing import Any
 
 from benchmarks.instances import load_instance
 from qpm_opt import Assignment, AssignmentProblem, solve_assignment
+from qpm_opt._storage import write_text
 from qpm_opt.backends import backend_version
 from qpm_opt.errors import QPMError
 from qpm_opt.search_space import SearchSpace
 from qpm_opt.solution import relative_gap
 from qpm_opt.swap_search import greedy_set
 
-__all__ = ["SOLVERS", "Run", "measure", "measure_into", "unavailable"]
+__all__ = ["FAILED", "SOLVERS", "Run", "measure", "measure_into", "unavailable"]
 
 SOLVERS = ("decomposition", "pyomo", "cpsat", "pyomo:scip", "pyomo:gurobi", "local_search", "greedy")
 """Ours and its peers: HiGHS, CP-SAT, SCIP and Gurobi on the plain model, the search without proof, and greedy."""
@@ -35,7 +36,7 @@ _GRACE = 180.0
 _FAREWELL = 10.0
 """Seconds that a process has to clean up after its answer."""
 
-_FAILED = "failed"
+FAILED = "failed"
 _MARGIN = 1e-12
 
 
@@ -80,10 +81,7 @@ class Run:
 
     def save(self, folder: Path) -> None:
         """Write the run, its trace included, to a JSON file of its own."""
-        path = _file_of(folder, self.instance, self.solver, self.seed)
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        unfinished.replace(path)
+        write_text(_file_of(folder, self.instance, self.solver, self.seed), json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, path: Path) -> Run:
@@ -126,7 +124,7 @@ def measure_into(
         run = Run.load(path)
         asked = (instance, time_limit, _version(solver), _machine())
         same = (run.instance, run.time_limit, run.version, run.machine) == asked
-        if same and run.termination != _FAILED:
+        if same and run.termination != FAILED:
             return run
     run = measure(instance, solver, seed, time_limit, threads)
     run.save(folder)
@@ -157,7 +155,7 @@ def measure(instance: str, solver: str, seed: int, time_limit: float, threads: i
         else:
             process.join(_FAREWELL)
     except EOFError:
-        outcome = {"termination": _FAILED, **_reached(trace)}
+        outcome = {"termination": FAILED, **_reached(trace)}
     process.terminate()
     process.join()
     unknown = {"n_classes": 0, "n_features": 0, "n_select": 0, "penalised_share": 0.0, "version": ""}

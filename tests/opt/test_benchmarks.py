@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from benchmarks import runner
 from benchmarks.__main__ import main
 from benchmarks.instances import LADDER, SUITES, load_instance
-from benchmarks.report import _plot_profile, load_runs, markdown_table
+from benchmarks.report import _plot_gaps, _plot_profile, load_runs, markdown_table
 from benchmarks.runner import Run, measure, measure_into, unavailable
 from benchmarks.targets import TARGETS, target_table
 from qpm_opt import AssignmentProblem
@@ -125,6 +125,24 @@ def test_instances_that_a_solver_was_spared_count_as_not_reached() -> None:
     assert reached == {"decomposition (ours)": pytest.approx(100.0), "CP-SAT, plain model": pytest.approx(100.0 / 3.0)}
     rows = markdown_table(runs).splitlines()[2:]
     assert [row.split(" | ")[0] for row in rows] == ["| 10x50", "| 10x50", "| 20x50", "| 30x50"]
+
+
+def test_every_panel_shows_its_smallest_gap() -> None:
+    def ended(size: int, bound: float) -> Run:
+        trace = [(1.0, 100.0, 900.0), (2.0, 100.0, bound)]
+        return Run(f"{size}x50", size, 50, 10, 0.1, "decomposition", "1", 0, 60.0, "", objective=100.0, trace=trace)
+
+    figure = Figure()
+    assert _plot_gaps(figure, [ended(10, 150.0), ended(20, 100.01)])
+    for place in figure.axes:
+        bottom, top = place.get_ylim()
+        assert bottom < 0.01
+        assert top == pytest.approx(200.0)
+
+
+def test_a_run_that_came_back_with_nothing_says_how_it_ended() -> None:
+    run = Run("10x50", 10, 50, 10, 0.1, "pyomo", "1", 0, 60.0, "time limit", runtime=60.0, peak_memory=300.0)
+    assert "| time limit | – | 300 MB |" in markdown_table([run])
 
 
 def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
