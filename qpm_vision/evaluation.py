@@ -136,28 +136,29 @@ def evaluate(
     n_classes, n_features = weights.shape
     model.eval()
     diversity = SpatialDiversity(weights, k=min(_SPATIAL_FEATURES, n_features))
-    # Beside a GPU, a product for each batch on the processor would take longer than the forward pass.
+    # Beside a GPU, whatever the processor computes for each batch takes longer than the forward pass: the processes that
+    # load images keep all cores.
     place = sums_device(model.weight)
     independence = ClassIndependence(n_features, n_classes).to(place)
     correlated = FeatureCorrelation(n_features).to(place)
-    contrast = Contrastiveness(seed=seed)
+    contrast = Contrastiveness(seed=seed).to(place)
     step = max(1, math.ceil(n_train * n_features / MOST_VALUES))
     right_train = right_test = seen_train = seen_test = contrast_images = 0
     with torch.no_grad():
         for images, labels in test:
-            output = model(images.to(device))
+            output = model(images.to(device, non_blocking=True))
             diversity.update(output.maps, output.logits)
             right_test += _right(output.logits, labels)
             seen_test += len(labels)
             _tell(on_images, seen_test)
         for images, labels in train or ():
-            output = model(images.to(device))
+            output = model(images.to(device, non_blocking=True))
             features = output.features.float()
             independence.update(features, labels)
             correlated.update(features)
             sample = features[(-seen_train) % step :: step]
             if len(sample):
-                contrast.update(sample.cpu())
+                contrast.update(sample)
             contrast_images += len(sample)
             right_train += _right(output.logits, labels)
             seen_train += len(labels)
