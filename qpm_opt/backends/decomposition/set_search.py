@@ -15,6 +15,7 @@ __all__ = ["SetSearch"]
 
 _PATIENCE = 30
 _DOUBT = 0.02
+_NEAR_BEST = 0.5
 
 
 class SetSearch:
@@ -101,11 +102,16 @@ class SetSearch:
     def search_core(self) -> bool:
         """Search among the features of the core, from a set drawn by how much of each a relaxation has.
 
+        Half of the searches draw by the average of that and the best set: they begin where both agree, and the others
+        see to it that not all end at the same place.
+
         Returns:
             Whether that found a better set.
         """
         space, core, before = self._space, self._core, self.objective
         x = self._guide[core]
+        if self.best is not None and self._rng.random() < _NEAR_BEST:
+            x = 0.5 * (x + np.isin(core, self.best.chosen))
         likely = np.log(x + _DOUBT) - np.log(1.0 - x + _DOUBT) + self._rng.gumbel(size=len(x))
         likely[space.forced[core]] = np.inf
         self._climb_and_search(largest(likely, space.n_select), core)
