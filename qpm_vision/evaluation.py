@@ -136,7 +136,7 @@ def evaluate(
     n_classes, n_features = weights.shape
     model.eval()
     diversity = SpatialDiversity(weights, k=min(_SPATIAL_FEATURES, n_features))
-    # Beside a GPU, whatever the processor computes for each batch takes longer than the forward pass: the processes that
+    # Beside a GPU, what the processor computes for each batch takes longer than the forward pass: the processes that
     # load images keep all cores.
     place = sums_device(model.weight)
     independence = ClassIndependence(n_features, n_classes).to(place)
