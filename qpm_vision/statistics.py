@@ -610,8 +610,9 @@ def _over(values: FloatArray, divisor: FloatArray | float) -> FloatArray:
 
 
 def _constant(values: FloatArray) -> bool:
-    """Whether values differ by no more than the rounding of their own computation."""
-    return bool(np.ptp(values) <= 8 * np.finfo(np.float64).eps * np.abs(values).max())
+    """Whether values differ by no more than the rounding of their own computation, or than numbers of few digits do."""
+    kind = np.finfo(np.float64)
+    return bool(np.ptp(values) <= 8 * max(kind.eps * np.abs(values).max(), kind.tiny))
 
 
 def _require_sizes(**sizes: int) -> None:
