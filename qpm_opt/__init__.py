@@ -14,7 +14,9 @@ from qpm_opt.errors import (
     SolverError,
     UnsupportedError,
 )
+from qpm_opt.output import Output, steady_output
 from qpm_opt.problem import AssignmentProblem, Terms
+from qpm_opt.processes import end_with_parent
 from qpm_opt.redundancy import Penalties, penalties_from_similarity
 from qpm_opt.solution import Assignment, SolutionStatus, Termination, TracePoint
 from qpm_opt.sweep import SweepPoint, sweep
@@ -27,6 +29,7 @@ __all__ = [
     "InfeasibleProblemError",
     "InvalidInputError",
     "NoSolutionError",
+    "Output",
     "Penalties",
     "Progress",
     "QPMError",
@@ -40,8 +43,10 @@ __all__ = [
     "Verification",
     "backend_names",
     "backend_version",
+    "end_with_parent",
     "penalties_from_similarity",
     "solve_assignment",
+    "steady_output",
     "sweep",
     "verify",
 ]

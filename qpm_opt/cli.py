@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
-import io
 import logging
-import os
 import sys
 import tempfile
 import time
@@ -29,6 +27,7 @@ from qpm_opt._plots import draw_sweep
 from qpm_opt.api import solve_assignment
 from qpm_opt.backends import BACKENDS, backend_names, load_backend
 from qpm_opt.errors import BackendUnavailableError, InvalidInputError, QPMError
+from qpm_opt.output import steady_output
 from qpm_opt.problem import AssignmentProblem
 from qpm_opt.redundancy import penalties_from_similarity
 from qpm_opt.solution import Assignment, Termination
@@ -53,21 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(name)s: %(message)s")
-    command: Callable[[argparse.Namespace], int] = arguments.command
-    code = 2
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character shows a question mark
-            stream.reconfigure(errors="replace")
-    try:
-        code = command(arguments)
-    except QPMError as error:
-        _say(f"qpm-opt: {error}", sys.stderr)
-    except KeyboardInterrupt:
-        _say("\nqpm-opt: stopped.", sys.stderr)
-        code = 130
-    return code
+    with steady_output() as output:
+        arguments = _parser().parse_args(argv)
+        logging.basicConfig(
+            level=logging.INFO if arguments.verbose else logging.WARNING, format="%(name)s: %(message)s"
+        )
+        command: Callable[[argparse.Namespace], int] = arguments.command
+        try:
+            code = command(arguments)
+        except QPMError as error:
+            print(f"qpm-opt: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\nqpm-opt: stopped.", file=sys.stderr)
+            return 130
+        # Who redirects a listing to a full disk has half of it there; other commands leave more than what they print.
+        return 2 if code == 0 and command in (_show, _backends) and output.lost else code
 
 
 # -- commands ------------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def _solve(arguments: argparse.Namespace) -> int:
     _refuse_bad_target(target)
     problem = _read_problem(arguments)
     options = dict(_option(text) for text in arguments.option)
-    _say(problem)
+    print(problem)
     with _Ticker(sys.stderr) as ticker:
         result = solve_assignment(
             problem,
@@ -92,7 +92,7 @@ def _solve(arguments: argparse.Namespace) -> int:
             **options,
         )
     result.save(target)
-    _say(f"{result}\nwritten to {target}")
+    print(f"{result}\nwritten to {target}")
     if result.termination is Termination.INTERRUPTED:
         return 130
     return 0 if result.solution is not None else 1
@@ -110,7 +110,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     def tell(done: int, total: int, point: SweepPoint) -> None:
         gap = "" if point.gap is None else f", gap {point.gap:.3%}"
         value = point.status if point.objective is None else f"objective {point.objective:.6g}{gap}"
-        _say(f"{done}/{total}  {point.name}: {value}", sys.stderr)
+        print(f"{done}/{total}  {point.name}: {value}", file=sys.stderr)
 
     table = sweep(
         problem,
@@ -128,10 +128,10 @@ def _sweep(arguments: argparse.Namespace) -> int:
     )
     shown = ["n_select", "n_per_class", "penalised", "objective", "gap", "similarity", "lost_to_redundancy"]
     shown += ["lost_to_uniqueness", "status"]
-    _say(table[shown].to_string(index=False, float_format=lambda value: f"{value:.5g}", max_colwidth=40))
+    print(table[shown].to_string(index=False, float_format=lambda value: f"{value:.5g}", max_colwidth=40))
     with contextlib.suppress(BackendUnavailableError):
         draw_sweep(table, str(Path(arguments.out) / "sweep.png"))
-    _say(f"written to {arguments.out}")
+    print(f"written to {arguments.out}")
     return 0 if table["objective"].notna().any() else 1
 
 
@@ -151,10 +151,10 @@ def _numbers(option: str, text: str) -> list[int]:
 def _verify(arguments: argparse.Namespace) -> int:
     problem, assignment = AssignmentProblem.load(arguments.problem), Assignment.load(arguments.assignment)
     if assignment.solution is None:
-        _say(f"there is nothing to verify: no solution, termination '{assignment.termination.value}'")
+        print(f"there is nothing to verify: no solution, termination '{assignment.termination.value}'")
         return 1
     checked = verify(problem, assignment)
-    _say(checked)
+    print(checked)
     return 0 if checked.ok else 1
 
 
@@ -172,15 +172,15 @@ def _backends(arguments: argparse.Namespace) -> int:
         rows.append((name, version, ", ".join(can.names()), spec.about))
     widths = [max(len(row[column]) for row in [*rows, ("name", "version", "", "")]) for column in (0, 1)]
     for name, version, able_text, about in rows:
-        _say(f"{name:<{widths[0]}}  {version:<{widths[1]}}  {about}")
+        print(f"{name:<{widths[0]}}  {version:<{widths[1]}}  {about}")
         if able_text:
-            _say(f"{'':<{widths[0]}}  {'':<{widths[1]}}  {able_text}")
+            print(f"{'':<{widths[0]}}  {'':<{widths[1]}}  {able_text}")
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
     shown = _read_any(arguments.file)
-    _say(shown)
+    print(shown)
     if isinstance(shown, AssignmentProblem):
         if arguments.classes or arguments.plot:
             raise InvalidInputError(
@@ -188,19 +188,19 @@ def _show(arguments: argparse.Namespace) -> int:
             )
         return 0
     if shown.solution is None and (arguments.classes or arguments.plot):
-        _say("there is no solution to show")
+        print("there is no solution to show")
         return 1
     if arguments.classes:
         frame = shown.to_frame()
         for name, row in frame.iterrows():
-            _say(f"{name}: {', '.join(str(label) for label in frame.columns[row.to_numpy() > 0])}")
+            print(f"{name}: {', '.join(str(label) for label in frame.columns[row.to_numpy() > 0])}")
     if arguments.plot:
         figure, _ = shown.plot(arguments.kind)
         try:
             figure.savefig(arguments.plot, dpi=150)
         except (OSError, ValueError) as error:
             raise InvalidInputError(f"Cannot write the picture {arguments.plot!r}: {error}.") from error
-        _say(f"drawn to {arguments.plot}")
+        print(f"drawn to {arguments.plot}")
     return 0
 
 
@@ -227,7 +227,7 @@ def _read_problem(arguments: argparse.Namespace) -> AssignmentProblem:
     if arguments.similarity is not None:
         n_select = {name: value for name, value in chosen.items() if name == "n_select"}
         redundancy = penalties_from_similarity(_read_table(arguments.similarity), **n_select)
-        _say(redundancy)
+        print(redundancy)
     bias = None if arguments.bias is None else _one_column(arguments.bias, _read_table(arguments.bias))
     return AssignmentProblem(_read_table(arguments.problem), redundancy, bias, **chosen)
 
@@ -312,19 +312,6 @@ def _option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-# -- writing -------------------------------------------------------------------------------------------------------
-
-
-def _say(text: object, stream: TextIO | None = None, end: str = "\n") -> None:
-    """Print; where nobody listens any more (`qpm-opt show result.npz | head`) go on in silence."""
-    target = sys.stdout if stream is None else stream
-    try:
-        print(text, file=target, end=end, flush=True)
-    except OSError:
-        with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), target.fileno())
-
-
 # -- progress ------------------------------------------------------------------------------------------------------
 
 
@@ -346,14 +333,15 @@ class _Ticker:
         parts += [] if state.bound is None else [f"bound {state.bound:.6g}"]
         parts += [] if state.gap is None else [f"gap {state.gap:.3%}"]
         line = "  ".join([*parts, state.message])
-        _say(f"\r\x1b[K{line[:110]}" if self._terminal else f"{line}\n", self._stream, end="")
+        text = f"\r\x1b[K{line[:110]}" if self._terminal else f"{line}\n"
+        print(text, file=self._stream, end="", flush=True)
 
     def __enter__(self) -> _Ticker:
         return self
 
     def __exit__(self, *details: object) -> None:
         if self._terminal:
-            _say("\r\x1b[K", self._stream, end="")
+            print("\r\x1b[K", file=self._stream, end="", flush=True)
 
 
 # -- arguments -----------------------------------------------------------------------------------------------------
