@@ -11,14 +11,13 @@ from qpm_opt import InvalidInputError, backend_version
 from qpm_vision._data_identity import identity_differences
 from qpm_vision._epoch_log import require_epoch_log
 from qpm_vision.backbones import build_backbone, load_head
-from qpm_vision.config import RunConfig, differences
+from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData
 from qpm_vision.distributed import has_gpu, local_rank
 from qpm_vision.run_folder import STAGES, RunFolder
 
 __all__ = [
     "pick_device",
-    "refuse_changed_config",
     "refuse_changed_data",
     "refuse_few_sets",
     "refuse_misfit",
@@ -26,18 +25,6 @@ __all__ = [
     "refuse_other_cropping",
     "refuse_solving_steered",
 ]
-
-
-def refuse_changed_config(place: RunFolder, config: RunConfig) -> None:
-    """Raise where a run was begun with another configuration; names the keys that differ."""
-    # Through RunConfig, because a folder of an earlier version lacks keys whose defaults it used.
-    changed = differences(RunConfig.from_dict(place.config()).to_dict(), config.to_dict())
-    if changed:
-        listed = ", ".join(f"{key}: {old!r} → {new!r}" for key, (old, new) in changed.items())
-        raise InvalidInputError(
-            f"The run in {str(place.path)!r} was begun with another configuration ({listed}). "
-            "Use the former values to continue it, or a new folder for a new run."
-        )
 
 
 def refuse_solving_steered(place: RunFolder, redo: str | None) -> None:

@@ -29,6 +29,7 @@ from qpm_opt import (
 )
 from qpm_vision._preflight import pick_device
 from qpm_vision._progress import Reporter
+from qpm_vision._spread import spread_positions
 from qpm_vision.backbones import Backbone, adapter_alone, build_backbone, frozen_part, with_frozen
 from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
 from qpm_vision.config import MOST_WORKERS, RunConfig
@@ -48,6 +49,9 @@ __all__ = ["MOST_IN_MEMORY", "Work", "live_features", "make_problem", "read_assi
 MOST_IN_MEMORY = 1 << 30
 """Bytes of pooled features that are kept in memory; more are mapped from a file."""
 
+_SAMPLED = 64
+"""Training images that are looked at before the training."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -62,8 +66,8 @@ def live_features(statistics: Mapping[str, npt.NDArray[Any]], n_select: int) -> 
     if n_select > len(alive):
         raise InvalidInputError(
             f"The 'n_select' parameter must be at most the {len(alive)} features that vary over the training images "
-            f"({int(dead.sum())} of {len(dead)} do not). Got {n_select}; lower it in a new run, or use another "
-            "backbone."
+            f"({int(dead.sum())} of {len(dead)} do not). Got {n_select}; lower it, which keeps what is trained "
+            f"(`--redo assignment --n-select {len(alive)}`), or use another backbone."
         )
     return alive
 
@@ -263,6 +267,30 @@ class Work:
             pinned=self.device.type == "cuda",
         )
         return loader
+
+    def tell_constant_features(self, model: Classifier, preprocessing: Preprocessing) -> None:
+        """Say before the training where fewer features than are to be kept tell sample images apart.
+
+        Training may wake others, so that this is no error.
+        """
+        images = self.data.train
+        sample = images.subset(spread_positions(len(images), _SAMPLED))
+        model.eval()
+        with torch.no_grad():
+            features = torch.cat(
+                [
+                    model(pixels.to(self.device)).features.float()
+                    for pixels, _ in make_loader(
+                        sample, preprocessing.transform(), batch_size=self.config.dense.batch_size
+                    )
+                ]
+            )
+        alive = int((features.amax(dim=0) > features.amin(dim=0)).sum())
+        if alive < self.config.n_select:
+            self.report.message(
+                f"note: before training only {alive} of {features.shape[1]} features differ between {len(sample)} "
+                f"sample images; unless training wakes others, {self.config.n_select} cannot be kept (--n-select)"
+            )
 
     def counter(self, task: str, total: int) -> Callable[[int], None]:
         """A function that tells the reporter how many of `total` are done, from what this process has done."""

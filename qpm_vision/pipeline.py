@@ -28,10 +28,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from qpm_opt import InvalidInputError
+from qpm_vision._changed_settings import accepted_changes, is_kept
 from qpm_vision._data_identity import data_identity
 from qpm_vision._epoch_log import epoch_log
 from qpm_vision._preflight import (
-    refuse_changed_config,
     refuse_changed_data,
     refuse_misfit,
     refuse_other_classes,
@@ -39,7 +40,7 @@ from qpm_vision._preflight import (
     refuse_solving_steered,
 )
 from qpm_vision._progress import Reporter, SilentReporter
-from qpm_vision._work import Work, make_problem, read_assignment
+from qpm_vision._work import Work, live_features, make_problem, read_assignment
 from qpm_vision.backbones import load_head
 from qpm_vision.checkpoint import require_preprocessing
 from qpm_vision.config import RunConfig
@@ -61,7 +62,7 @@ from qpm_vision.feature_cache import FeatureCache
 from qpm_vision.feature_names import NAMES, feature_names
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
-from qpm_vision.run_folder import STAGES, RunFolder
+from qpm_vision.run_folder import STAGES, RunFolder, require_stage
 from qpm_vision.training import accuracy
 from qpm_vision.training_settings import TrainingSettings
 
@@ -74,7 +75,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(
-    config: RunConfig,
+    config: RunConfig | None,
     folder: str | os.PathLike[str],
     *,
     data: ImageData | None = None,
@@ -84,8 +85,9 @@ def run(
     """Do all stages of a run that are not finished yet.
 
     Args:
-        config: What to do.
-        folder: A new or empty folder, or one in which a run with the same configuration was begun.
+        config: What to do; None: what the folder says. Settings that first count in a stage that is not begun or
+            is repeated may differ from those of the folder.
+        folder: A new or empty folder, or one in which the run was begun.
         data: The images; by default those that `config.data` names.
         reporter: Told about progress; nobody by default.
         redo: A stage to repeat, with all that follow it.
@@ -94,7 +96,8 @@ def run(
         The run folder.
 
     Raises:
-        InvalidInputError: The configuration differs from that of the folder, or does not fit the data or the backbone.
+        InvalidInputError: A stage that is kept was done with another configuration, or this one does not fit the data
+            or the backbone.
         RunFolderError: The folder is none, in use, or damaged.
         QPMError: Anything else that goes wrong on the way; what is finished stays finished.
     """
@@ -103,24 +106,40 @@ def run(
         return _run(config, RunFolder(folder), data, report, redo)
 
 
-def _run(config: RunConfig, place: RunFolder, data: ImageData | None, report: Reporter, redo: str | None) -> RunFolder:
+def _run(
+    config: RunConfig | None, place: RunFolder, data: ImageData | None, report: Reporter, redo: str | None
+) -> RunFolder:
+    if redo is not None:
+        require_stage(redo)
     refuse_solving_steered(place, redo)
-    begun = place.has_run and place.is_begun
-    if begun:
-        refuse_changed_config(place, config)
+    begun, changes = place.has_run and place.is_begun, ""
+    if place.has_run:
+        former = RunConfig.from_dict(place.config())
+        config = former if config is None else config
+        changes = accepted_changes(place, config, redo)
         if redo is None and len(place.stages()) == len(STAGES) and config.data == place.config()["data"]:
             report.message(f"{place.path}: already finished")
             return place
+    elif config is None:
+        raise InvalidInputError(
+            f"The 'config' parameter must say what to do in the new folder {str(place.path)!r}. Got None, which "
+            "continues a run; give a RunConfig."
+        )
     else:
         place.refuse_foreign_content()
     images = load_data(config.data, **config.division) if data is None else data
     identity = data_identity(images)
-    if begun:
+    # Where nothing is kept, the images may be divided in another way.
+    if begun and (is_kept(place, STAGES[0], redo) or config.division == former.division):
         refuse_changed_data(place, config.data, identity)
-    refuse_misfit(config, images, trained=begun and "dense" in place.stages() and redo != "dense")
+    refuse_misfit(config, images, trained=is_kept(place, "dense", redo) and "dense" in place.stages())
+    if is_kept(place, "statistics", redo) and not is_kept(place, "assignment", redo):
+        live_features(place.read_npz("statistics.npz"), config.n_select)
     wait()  # until every process has seen the folder as it was
     with _begin(place, config, images, identity, redo) if is_main() else nullcontext(), report:
         report.message(_described(images))
+        if changes:
+            report.message(f"{place.path}: changed settings: {changes}")
         useful = len(images.class_names) * config.n_per_class
         if config.n_select > useful:
             report.message(
@@ -237,6 +256,8 @@ def _dense(work: Work) -> None:
             f"note: the maps have {side} × {side} places only, so pictures cannot show exactly where a feature is; "
             "a larger size, or a backbone of a smaller stride, gives more"
         )
+    if not (work.config.compile or work.folder.training_state("dense").exists()):  # compiled for it, it takes minutes
+        work.tell_constant_features(model, preprocessing)
     if not work.config.dense.epochs:
         load_head(model.head, work.config.backbone, work.config.weights)
     _train(work, "dense", "dense", model, preprocessing, work.config.dense)

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from qpm_opt import InvalidInputError, QPMError
 
-__all__ = ["STAGES", "STEERING", "RunFolder", "RunFolderError", "StageRecord"]
+__all__ = ["STAGES", "STEERING", "RunFolder", "RunFolderError", "StageRecord", "require_stage"]
 
 STAGES = ("dense", "statistics", "assignment", "fine-tuning", "evaluation", "explanation")
 """The stages of a run, in their order."""
@@ -47,6 +47,16 @@ _FRESH_FOLDER = "Choose a new or empty folder for the run."
 
 class RunFolderError(QPMError):
     """A run folder is missing, in use, damaged or no run folder; the message names the file and the remedy."""
+
+
+def require_stage(stage: str) -> None:
+    """Raise where there is no such stage.
+
+    Raises:
+        InvalidInputError: There is none.
+    """
+    if stage not in STAGES:
+        raise InvalidInputError(f"The 'stage' parameter must be one of {', '.join(STAGES)}. Got {stage!r}.")
 
 
 @dataclass(frozen=True)
@@ -225,8 +235,7 @@ class RunFolder:
         Raises:
             InvalidInputError: There is no such stage.
         """
-        if stage not in STAGES:
-            raise InvalidInputError(f"The 'stage' parameter must be one of {', '.join(STAGES)}. Got {stage!r}.")
+        require_stage(stage)
         kept = STAGES[: STAGES.index(stage)]
         records = {name: asdict(record) for name, record in self.stages().items() if name in kept}
         self.write_json(STAGE_FILE, records)
