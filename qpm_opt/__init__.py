@@ -14,6 +14,7 @@ from qpm_opt.errors import (
     SolverError,
     UnsupportedError,
 )
+from qpm_opt.figure_text import drawable, literal_text
 from qpm_opt.output import Output, steady_output
 from qpm_opt.problem import AssignmentProblem, Terms
 from qpm_opt.processes import end_with_parent
@@ -43,7 +44,9 @@ __all__ = [
     "Verification",
     "backend_names",
     "backend_version",
+    "drawable",
     "end_with_parent",
+    "literal_text",
     "penalties_from_similarity",
     "solve_assignment",
     "steady_output",

@@ -8,6 +8,7 @@ import numpy as np
 
 from qpm_opt._validation import nearest
 from qpm_opt.errors import BackendUnavailableError, InvalidInputError
+from qpm_opt.figure_text import drawable, literal_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from qpm_opt.solution import Assignment
 
 _MOST_TICKS = 60
+_LONGEST = 40
 _INK = "#1f4e79"
 _BOUND = "#c1521b"
 _SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
-def draw_sweep(table: pd.DataFrame, path: str) -> None:
+@literal_text
+def draw_sweep(table: pd.DataFrame) -> Figure:
     """Draw the trade-off of a sweep: objective and bound, and what Z_A loses, over the number of kept features."""
     try:
         from matplotlib.figure import Figure
@@ -48,9 +51,10 @@ def draw_sweep(table: pd.DataFrame, path: str) -> None:
     for place in (values, losses):
         place.grid(alpha=0.3)
         place.legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    return figure
 
 
+@literal_text
 def draw(assignment: Assignment, kind: str, ax: Axes | None) -> tuple[Figure, Axes]:
     """Draw one kind of picture into `ax` or a new figure."""
     kinds = {"matrix": _draw_matrix, "convergence": _draw_convergence}
@@ -92,11 +96,16 @@ def _draw_matrix(assignment: Assignment, ax: Axes) -> None:
     ):
         step = -(-len(labels) // _MOST_TICKS)
         ticks = list(range(0, len(labels), step))
-        axis.set_ticks(ticks, [str(labels[tick]) for tick in ticks], fontsize=7)
+        axis.set_ticks(ticks, [_tick_label(labels[tick]) for tick in ticks], fontsize=7)
     ax.tick_params(axis="x", rotation=90)
     ax.set_xlabel("feature (most used first)")
     ax.set_ylabel("class")
     ax.set_title(f"{len(rows)} classes, {len(columns)} features")
+
+
+def _tick_label(label: object) -> str:
+    text = drawable(str(label))
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _draw_convergence(assignment: Assignment, ax: Axes) -> None:

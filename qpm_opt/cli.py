@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import logging
 import sys
 import tempfile
@@ -129,10 +128,19 @@ def _sweep(arguments: argparse.Namespace) -> int:
     shown = ["n_select", "n_per_class", "penalised", "objective", "gap", "similarity", "lost_to_redundancy"]
     shown += ["lost_to_uniqueness", "status"]
     print(table[shown].to_string(index=False, float_format=lambda value: f"{value:.5g}", max_colwidth=40))
-    with contextlib.suppress(BackendUnavailableError):
-        draw_sweep(table, str(Path(arguments.out) / "sweep.png"))
+    _draw_sweep(table, Path(arguments.out) / "sweep.png")
     print(f"written to {arguments.out}")
     return 0 if table["objective"].notna().any() else 1
+
+
+def _draw_sweep(table: pd.DataFrame, path: Path) -> None:
+    """Draw it where that can be done; the table is what counts."""
+    try:
+        draw_sweep(table).savefig(path, dpi=130)
+    except BackendUnavailableError:
+        pass
+    except Exception as error:  # noqa: BLE001 - drawing can fail in as many ways as there are installations
+        print(f"note: {path} could not be drawn ({type(error).__name__}: {error})", file=sys.stderr)
 
 
 def _numbers(option: str, text: str) -> list[int]:

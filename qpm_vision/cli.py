@@ -319,7 +319,9 @@ def _train_and_show(config: RunConfig, out: str, redo: str | None) -> None:
     if os.environ.get("RANK", "0") != "0":  # of several processes that shared the run, one tells
         return
     _print_scores(folder)
-    print(f"\nSee {folder.figures / 'classes.png'} and {folder.figures / 'comparison.png'}")
+    drawn = [path for path in (folder.figures / "classes.png", folder.figures / "comparison.png") if path.exists()]
+    if drawn:
+        print(f"\nSee {' and '.join(map(str, drawn))}")
     print(f"More pictures: qpm-vision explain {out} --class NAME")
 
 

@@ -22,8 +22,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -57,6 +56,7 @@ from qpm_vision.explain import (
 )
 from qpm_vision.explain.convergence import draw_convergence
 from qpm_vision.explain.gallery import Gallery
+from qpm_vision.explain.saving import save_picture
 from qpm_vision.extraction import extract, forget_extraction
 from qpm_vision.feature_cache import FeatureCache
 from qpm_vision.feature_names import NAMES, feature_names
@@ -65,6 +65,9 @@ from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import STAGES, RunFolder, require_stage
 from qpm_vision.training import accuracy
 from qpm_vision.training_settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["evaluate_run", "run"]
 
@@ -370,14 +373,15 @@ def _explanation(work: Work) -> None:
     result = read_assignment(work.folder)
     with work.whole(model):
         explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device, names)
-        figures = {
-            "classes": plot_overview(explainer)[0],
-            "comparison": plot_comparison(explainer, *closest_pair(explainer.weights, similarity))[0],
-            "assignment": plot_matrix(explainer)[0],
-            "convergence": draw_convergence(result),
+        figures: dict[str, Callable[[], Figure]] = {
+            "classes": lambda: plot_overview(explainer)[0],
+            "comparison": lambda: plot_comparison(explainer, *closest_pair(explainer.weights, similarity))[0],
+            "assignment": lambda: plot_matrix(explainer)[0],
+            "convergence": lambda: draw_convergence(result),
         }
-    for name, figure in figures.items():
-        work.folder.write_path(f"figures/{name}.png", partial(figure.savefig, dpi=150))
+        for name, draw in figures.items():
+            again = "`--redo explanation` draws all pictures again."
+            save_picture(work.folder, f"figures/{name}.png", draw, work.report, again)
 
 
 _STAGES: dict[str, Callable[[Work], None]] = {

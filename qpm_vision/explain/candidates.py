@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qpm_opt import InvalidInputError
+from qpm_opt import InvalidInputError, literal_text
 from qpm_vision._spread import spread_positions
 from qpm_vision.data.base import ImageSet
 from qpm_vision.explain.colours import PALETTE
-from qpm_vision.explain.fonts import drawable
 from qpm_vision.explain.heatmaps import overlay, strength
-from qpm_vision.explain.page import CELL, AxesGrid, new_page, put_caption, put_image
+from qpm_vision.explain.page import CELL, AxesGrid, new_page, put_caption, put_image, wrapped
 from qpm_vision.model import DenseClassifier
 from qpm_vision.preprocessing import Preprocessing
 
@@ -49,6 +47,7 @@ class Candidates:
     similarity: npt.NDArray[np.float64]
     class_names: Sequence[str]
 
+    @literal_text
     def draw(self, feature: int, fig: Figure | None = None) -> tuple[Figure, AxesGrid]:
         """Draw a feature on one image each of the classes that it is most similar to.
 
@@ -88,7 +87,7 @@ class Candidates:
             begin += len(own)
             image = self.preprocessing.picture(pixels[best])
             put_image(ax, overlay(image, strength(maps[best], scale), PALETTE[0]))
-            put_caption(ax, "\n".join(textwrap.wrap(drawable(self.class_names[index]), 20, max_lines=2)))
+            put_caption(ax, wrapped(self.class_names[index], 20, 2))
         for ax in grid[0, len(classes) :]:
             ax.set_axis_off()
         return figure, grid[0]

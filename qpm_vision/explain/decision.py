@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
+from qpm_opt import drawable, literal_text
 from qpm_vision.explain.colours import feature_colours
-from qpm_vision.explain.fonts import drawable
 from qpm_vision.explain.heatmaps import overlay
 from qpm_vision.explain.page import (
     CELL,
@@ -18,6 +17,7 @@ from qpm_vision.explain.page import (
     put_text,
     scale_note,
     short_label,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_decision"]
 
 
+@literal_text
 def draw_decision(explanation: Explanation, fig: Figure | None = None) -> tuple[Figure, AxesGrid]:
     """Draw why an image got its class and not the next one, a row each: their features on it, and what each adds.
 
@@ -61,7 +62,7 @@ def draw_decision(explanation: Explanation, fig: Figure | None = None) -> tuple[
     )
     for row, (index, items) in enumerate(rows):
         role = "runner-up" if row else "predicted"
-        name = "\n".join(textwrap.wrap(f"{role}: {drawable(explanation.class_names[index])}", 18, max_lines=4))
+        name = wrapped(f"{role}: {explanation.class_names[index]}", 18, 4)
         figures = f"score {explanation.scores[index]:.1%}\nlogit {explanation.logits[index]:.2f}"
         put_text(grid[row, 0], f"{name}\n{figures}", INK, size=9)
         for place in range(1 + widest):

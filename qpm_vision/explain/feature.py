@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from qpm_opt import drawable, literal_text
 from qpm_vision.explain.colours import PALETTE
 from qpm_vision.explain.explainer import Explainer
-from qpm_vision.explain.fonts import drawable
 from qpm_vision.explain.gallery import N_BEST
 from qpm_vision.explain.page import (
     CELL,
@@ -22,6 +21,7 @@ from qpm_vision.explain.page import (
     put_image,
     put_text,
     scale_note,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _PANEL = 2.35
 _OTHERS = "#6e6e6e"
 
 
+@literal_text
 def draw_feature(explainer: Explainer, feature: int, fig: Figure | None = None) -> tuple[Figure, AxesGrid]:
     """Draw one feature: on the best image of each class that it describes, and of other classes in which it is strong.
 
@@ -89,7 +90,7 @@ def draw_feature(explainer: Explainer, feature: int, fig: Figure | None = None) 
                 continue
             index, position = of_row[place]
             put_image(ax, explainer.heat(position, column, colour), colour if row < rows else None)
-            put_caption(ax, "\n".join(textwrap.wrap(drawable(explainer.class_names[index]), 20, max_lines=2)))
+            put_caption(ax, wrapped(explainer.class_names[index], 20, 2))
     axes = list(grid.ravel())
     if has_histogram:
         ax = figure.axes[-1]
@@ -142,7 +143,9 @@ def _histogram(ax: Axes, explainer: Explainer, column: int, colour: str) -> None
     ax.tick_params(labelsize=7.5)
     ax.legend(frameon=False, fontsize=8, loc="upper right")
     used = np.flatnonzero(counts[:, column].any(axis=0))
-    ax.set_xlim(scaled[used[0]], scaled[used[-1] + 1])
+    first, last = scaled[used[0]], scaled[used[-1] + 1]
+    if first < last:
+        ax.set_xlim(first, last)
     ax.margins(y=0.02)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)

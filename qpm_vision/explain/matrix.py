@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from qpm_vision.explain.fonts import drawable, font_families
+from qpm_opt import drawable, literal_text
 from qpm_vision.explain.page import INK, PALE, new_figure
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _ROW, _COLUMN = (0.125, 0.26), (0.185, 0.3)
 """Inches of a row and a column: where there are many, and where there are few."""
 _BLUE, _BAND = "#0072b2", "#f2f4f6"
 _LONGEST = 24
+_LETTER = 0.085
+"""Inches of a letter of a name."""
 
 
 def matrix_order(weights: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -55,6 +58,7 @@ def matrix_order(weights: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDA
     return rows, np.argsort(middle, kind="stable")
 
 
+@literal_text
 def draw_matrix(
     weights: npt.ArrayLike, class_names: Sequence[str], feature_names: Sequence[object], ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
@@ -74,9 +78,13 @@ def draw_matrix(
     rows, columns = matrix_order(matrix)
     row, column = (_between(sizes, count) for sizes, count in ((_ROW, n_classes), (_COLUMN, n_features)))
     names = [_short(drawable(str(class_names[index]))) for index in rows]
+    called = [_short(drawable(str(feature_names[index]))) for index in columns]
+    across = _LETTER * max(map(_wide, names))
     if ax is None:
-        width = 1.0 + 0.085 * max(map(_wide, names)) + column * n_features
-        figure = new_figure(max(4.5, width), 1.75 + row * n_classes, layout="constrained")
+        # Names of features stand upright, above and below; beyond the usual numbers they need room of their own.
+        upright = 2 * _LETTER * max(0, max(map(_wide, called)) - 4)
+        width = 1.0 + across + column * n_features
+        figure = new_figure(max(4.5, width), 1.75 + upright + row * n_classes, layout="constrained")
         ax = figure.subplots()
     ordered = matrix[np.ix_(rows, columns)]
     ax.set(xlim=(-0.5, n_features - 0.5), ylim=(n_classes - 0.5, -0.5))
@@ -89,9 +97,9 @@ def draw_matrix(
     boxes = [Rectangle((x - 0.4, y - 0.4), 0.8, 0.8) for y, x in np.argwhere(ordered)]
     ax.add_collection(PatchCollection(boxes, facecolor=_BLUE, edgecolor="none", zorder=2))
     size = 72 * row * 0.68
-    ax.set_yticks(range(n_classes), names, fontsize=min(8.5, size), fontfamily=font_families(*names), color=INK)
+    ax.set_yticks(range(n_classes), names, fontsize=min(8.5, size), color=INK)
     counts = ordered.sum(axis=0)
-    labels = [f"{feature_names[index]} ({count})" for index, count in zip(columns, counts, strict=True)]
+    labels = [f"{name} ({count})" for name, count in zip(called, counts, strict=True)]
     top = ax.secondary_xaxis("top")
     for axis in (ax, top):
         axis.set_xticks(range(n_features), labels, rotation=90, fontsize=7, color=INK)
@@ -100,8 +108,9 @@ def draw_matrix(
     for spines in (ax.spines, top.spines):
         spines[:].set_visible(False)
     shared = int((counts > 1).sum())
+    title = f"{n_classes} classes, {int((counts > 0).sum())} features, {shared} of them shared"
     ax.set_title(
-        f"{n_classes} classes, {int((counts > 0).sum())} features, {shared} of them shared",
+        "\n".join(textwrap.wrap(title, int(max(4.0 - across, 0.5 + column * n_features, 1.5) / 0.11))),
         fontsize=11,
         fontweight="bold",
         color=INK,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from qpm_vision.explain.fonts import drawable, font_families
+from qpm_opt import drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +31,7 @@ __all__ = [
     "scale_note",
     "short_label",
     "to_png",
+    "wrapped",
 ]
 
 AxesGrid: TypeAlias = npt.NDArray[Any]
@@ -113,7 +114,7 @@ def new_page(
     """
     sizes = [*([label] if label else []), *left, *right]
     width = 0.12 + sum(sizes) + (_GAP if right else 0.0) + 0.15
-    heading = textwrap.wrap(title, max(24, int(width * 8.5)), max_lines=2, placeholder=" …")
+    heading = _lines(title, max(24, int(width * 8.5)), 2)
     below = textwrap.wrap(subtitle, max(36, int(width * 14.5)))
     end = textwrap.wrap(note, max(40, int(width * 15.5)))
     top = 0.14 + _LINE * (_TITLE * len(heading) + _SUBTITLE * len(below)) + 0.18 + head
@@ -122,7 +123,6 @@ def new_page(
     height = top + rows * pitch + panel + bottom
     figure = new_figure(width, height) if fig is None else fig
     x = 0.12 / width
-    families = font_families(title)
     figure.text(
         x,
         1 - 0.12 / height,
@@ -131,12 +131,10 @@ def new_page(
         fontsize=_TITLE,
         fontweight="bold",
         color=INK,
-        fontfamily=families,
         linespacing=1.2,
     )
     y = 1 - (0.16 + _LINE * _TITLE * len(heading)) / height
-    families = font_families(subtitle)
-    figure.text(x, y, "\n".join(below), va="top", fontsize=_SUBTITLE, color=PALE, fontfamily=families, linespacing=1.25)
+    figure.text(x, y, "\n".join(below), va="top", fontsize=_SUBTITLE, color=PALE, linespacing=1.25)
     figure.text(x, 0.1 / height, "\n".join(end), va="bottom", fontsize=_NOTE, color=PALE, linespacing=1.25)
     axes = np.empty((rows, len(sizes)), dtype=object)
     for row in range(rows):
@@ -172,12 +170,28 @@ def put_image(ax: Axes, picture: npt.NDArray[np.float32], frame: str | None = No
 
 def put_caption(ax: Axes, text: str) -> None:
     """Small text below an image."""
-    ax.set_xlabel(text, fontsize=7, color=INK, labelpad=2, fontfamily=font_families(text), linespacing=1.15)
+    ax.set_xlabel(text, fontsize=7, color=INK, labelpad=2, linespacing=1.15)
+
+
+def wrapped(text: str, width: int, lines: int) -> str:
+    """A name in lines of at most this many letters, and no more lines than these, in letters that can be drawn."""
+    return "\n".join(_lines(drawable(text), width, lines))
+
+
+def _lines(text: str, width: int, most: int) -> list[str]:
+    """What `textwrap.wrap` gives, except that of a word longer than a line the beginning is kept."""
+    lines = textwrap.wrap(text, width)
+    if len(lines) > most:
+        last = lines[most - 1]
+        if len(last) > width - 2:
+            last = last.rpartition(" ")[0] or last[: width - 2]
+        lines[most - 1 :] = [f"{last} …"]
+    return lines
 
 
 def short_label(label: str) -> str:
     """As much of the name of a feature as has room beside or under an image, in letters that can be drawn."""
-    return textwrap.shorten(drawable(label), 22, placeholder=" …")
+    return wrapped(label, 22, 1)
 
 
 def put_text(ax: Axes, text: str, colour: str, *, size: float, bottom: bool = False) -> None:
@@ -192,7 +206,6 @@ def put_text(ax: Axes, text: str, colour: str, *, size: float, bottom: bool = Fa
         va="bottom" if bottom else "center",
         fontsize=size,
         color=colour,
-        fontfamily=font_families(text),
     )
 
 
@@ -205,8 +218,8 @@ def label_feature(ax: Axes, label: str, colour: str, below: str) -> None:
     ax.set_ylim(0, 1)
     ax.add_patch(Rectangle((0.06, 0.6), 0.07, 0.12, facecolor=colour, edgecolor="none"))
     name = short_label(label)
-    ax.text(0.17, 0.66, name, va="center", fontsize=10, color=INK, fontweight="bold", fontfamily=font_families(name))
-    ax.text(0.17, 0.54, below, va="top", fontsize=8, color=PALE, fontfamily=font_families(below), linespacing=1.25)
+    ax.text(0.17, 0.66, name, va="center", fontsize=10, color=INK, fontweight="bold")
+    ax.text(0.17, 0.54, below, va="top", fontsize=8, color=PALE, linespacing=1.25)
 
 
 def _add_axes(figure: Figure, box: tuple[float, float, float, float], size: tuple[float, float]) -> Axes:

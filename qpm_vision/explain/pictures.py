@@ -5,16 +5,14 @@ Drawing functions take an optional figure and return (figure, axes). They never 
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qpm_opt import InvalidInputError
+from qpm_opt import InvalidInputError, drawable, literal_text
 from qpm_vision.explain.colours import feature_colours
 from qpm_vision.explain.explainer import Explainer
-from qpm_vision.explain.fonts import drawable, font_families
 from qpm_vision.explain.page import (
     CELL,
     INK,
@@ -27,6 +25,7 @@ from qpm_vision.explain.page import (
     put_text,
     scale_note,
     short_label,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ _OTHER_CLASSES = 3
 _OVERVIEW_CLASSES = 6
 
 
+@literal_text
 def draw_class(explainer: Explainer, name: str | int, fig: Figure | None = None) -> tuple[Figure, AxesGrid]:
     """Draw the features of one class: a row each, on the class's best images and in other classes that share it.
 
@@ -81,12 +81,13 @@ def draw_class(explainer: Explainer, name: str | int, fig: Figure | None = None)
             if place < len(shown):
                 other, position = shown[place]
                 put_image(ax, explainer.heat(position, column, colours[column]), colours[column])
-                put_caption(ax, _name(explainer, other))
+                put_caption(ax, wrapped(explainer.class_names[other], 20, 2))
             else:
                 ax.set_axis_off()
     return figure, grid
 
 
+@literal_text
 def draw_comparison(
     explainer: Explainer, first: str | int, second: str | int, fig: Figure | None = None
 ) -> tuple[Figure, AxesGrid]:
@@ -134,9 +135,7 @@ def draw_comparison(
             ax = grid[0, place]
             put_image(ax, explainer.view(position).image)
             if number == (len(images[index]) - 1) // 2:
-                ax.set_title(
-                    _name(explainer, index), fontsize=11, fontfamily=font_families(_name(explainer, index)), pad=4
-                )
+                ax.set_title(wrapped(explainer.class_names[index], 36, 1), fontsize=11, pad=4)
             for row, (column, _) in enumerate(rows, start=1):
                 has = bool(explainer.weights[index, column])
                 put_image(
@@ -150,11 +149,12 @@ def draw_comparison(
             grid[row, 0],
             explainer.feature_label(column),
             colours[column],
-            "\n".join(textwrap.wrap(where, 26, max_lines=3)),
+            wrapped(where, 26, 3),
         )
     return figure, grid
 
 
+@literal_text
 def draw_overview(
     explainer: Explainer, names: Sequence[str | int] | None = None, fig: Figure | None = None
 ) -> tuple[Figure, AxesGrid]:
@@ -173,7 +173,7 @@ def draw_overview(
         raise InvalidInputError("The 'names' parameter must hold at least one class. Got none.")
     colours = feature_colours(explainer.weights[chosen])
     widest = max(len(explainer.features_of(index)) for index in chosen)
-    labels = ["\n".join(textwrap.wrap(_name(explainer, index), 14, max_lines=4)) for index in chosen]
+    labels = [wrapped(explainer.class_names[index], 14, 4) for index in chosen]
     label = 0.9 if max(map(len, labels)) <= 6 else 1.6
     n_classes = len(explainer.weights)
     used = explainer.weights.sum(axis=0)
@@ -234,7 +234,7 @@ def _shared_text(explainer: Explainer, others: Sequence[int]) -> str:
         return "in no other class"
     names = ", ".join(_name(explainer, other) for other in others)
     text = f"also in {len(others)} class{'' if len(others) == 1 else 'es'}: {names}"
-    return "\n".join(textwrap.wrap(text, 26, max_lines=3, placeholder=" …"))
+    return wrapped(text, 26, 3)
 
 
 def _also_text(explainer: Explainer, others: Sequence[int]) -> str:
@@ -243,7 +243,7 @@ def _also_text(explainer: Explainer, others: Sequence[int]) -> str:
     names = ", ".join(_name(explainer, other) for other in others)
     if len(names) <= 16:
         return f"also in {names}"
-    shown = textwrap.shorten(names, 22, placeholder=" …")
+    shown = wrapped(names, 22, 1)
     return f"also in {len(others)} class{'' if len(others) == 1 else 'es'}:\n{shown}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from qpm_vision._work import Work
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, load_data
 from qpm_vision.explain import Explainer, load_explainer
+from qpm_vision.explain.saving import save_picture
 from qpm_vision.faithfulness.locate import locate_features
 from qpm_vision.faithfulness.perturbation import perturb
 from qpm_vision.faithfulness.picture import draw_faithfulness
@@ -76,7 +76,8 @@ def measure_faithfulness(
     with folder.lock(), work.report:
         result = _measured(work, explainer, images, seed)
         folder.write_json(RESULT, result.to_dict())
-        folder.write_path(FIGURE, partial(draw_faithfulness(result)[0].savefig, dpi=150))
+        again = "The same command draws it again."
+        save_picture(folder, FIGURE, lambda: draw_faithfulness(result)[0], work.report, again)
     return result
 
 

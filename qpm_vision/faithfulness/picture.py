@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from qpm_opt import drawable, literal_text
 from qpm_vision.explain.page import INK, PALE, new_figure
 from qpm_vision.faithfulness.result import TITLES, Curves, Faithfulness, Pointing, Reach, Stability
 
@@ -30,6 +31,7 @@ _STYLES: dict[str, tuple[str, Any]] = {
 _WIDTH, _ROW = 11.5, 3.5
 
 
+@literal_text
 def draw_faithfulness(result: Faithfulness, fig: Figure | None = None) -> tuple[Figure, npt.NDArray[Any]]:
     """Draw the curves of all methods, how stable heat maps are, and where features point if that is known.
 
@@ -133,7 +135,9 @@ def _pointing(ax: Axes, found: Pointing) -> None:
         ax.bar(left, heights, width * 0.92, color=colour, label=label, yerr=errors, ecolor=INK, error_kw={"lw": 1})
     _dress(ax, "Features at the part that they stand for", "", "in the box of the part (%)")
     ax.set_xticks(
-        range(len(found.kinds)), [f"{kind}\n{item.features} features" for kind, item in found.kinds.items()], fontsize=8
+        range(len(found.kinds)),
+        [f"{drawable(kind)}\n{item.features} features" for kind, item in found.kinds.items()],
+        fontsize=8,
     )
     ax.set_ylim(0, max(100.0, ax.get_ylim()[1]))
     ax.margins(x=0.03)

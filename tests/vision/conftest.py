@@ -25,8 +25,8 @@ def finished(tiny_registered: None, tmp_path_factory: pytest.TempPathFactory) ->
     return run(tiny_config(), tmp_path_factory.mktemp("finished") / "run", data=tiny_data())
 
 
-HOSTILE = ("<script>alert(1)</script>", "'\"><img src=x onerror=alert(1)>&amp;</template>", "a,b=c#%41 \\")
-"""Names of classes that would change a page, or an address, if they were taken for parts of it."""
+HOSTILE = ("<script>alert(1)</script>", "'\"><img src=x onerror=alert(1)>&amp;</template>", "Ba$$in,b=c#%41 \\")
+"""Names of classes that would change a page, an address or a picture if they were taken for parts of it."""
 
 
 class Reported(NamedTuple):

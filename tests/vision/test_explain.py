@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from qpm_opt import InvalidInputError
+from qpm_opt.figure_text import drawable, font_families
 from qpm_vision.data import ArrayImages
 from qpm_vision.explain import (
     Explainer,
@@ -35,7 +36,6 @@ from qpm_vision.explain import (
     upsample,
 )
 from qpm_vision.explain.colours import PALETTE, feature_colours
-from qpm_vision.explain.fonts import drawable, font_families
 from qpm_vision.explain.heatmaps import to_grey
 from qpm_vision.explain.matrix import draw_matrix, matrix_order
 from qpm_vision.model import QPMClassifier
@@ -110,7 +110,7 @@ def test_plain_names_stay_as_they_are() -> None:
 
 
 def test_names_without_a_font_keep_what_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qpm_vision.explain.fonts._font_with", lambda characters: None)
+    monkeypatch.setattr("qpm_opt.figure_text._font_with", lambda characters: None)
     assert drawable("\uac00 (U+AC00)") == "U+AC00"
     assert drawable("\uac00 ga") == "ga"
     assert drawable("\uac00\uac01") == "U+AC00 U+AC01"
@@ -452,7 +452,7 @@ def _text(figure: Figure) -> str:
 
 def test_a_font_of_boxes_is_none() -> None:
     """matplotlib brings "Last Resort" along, which draws a box for every character there is."""
-    from qpm_vision.explain.fonts import drawable, font_families
+    from qpm_opt.figure_text import drawable, font_families
 
     cuneiform = "\U00012345"
     if len(font_families(cuneiform)) == 1:
