@@ -30,6 +30,7 @@ from qpm_opt.errors import InvalidInputError
 __all__ = [
     "Penalties",
     "ThresholdResult",
+    "checked_similarity",
     "penalties_from_similarity",
     "redundancy_threshold",
     "share_threshold",
@@ -156,7 +157,7 @@ def penalties_from_similarity(
                [1. , 0. , 0.5],
                [0. , 0.5, 0. ]])
     """
-    values = _checked_similarity(similarity)
+    values = checked_similarity(similarity)
     clique: IntArray | None = None
     proven = False
     if threshold is None:
@@ -203,7 +204,7 @@ def redundancy_threshold(similarity: ArrayLike, n_select: int = 50, *, seed: int
         >>> round(threshold, 6), clique.tolist(), proven
         (0.2, [0, 2], True)
     """
-    return _search(_checked_similarity(similarity), n_select, seed)
+    return _search(checked_similarity(similarity), n_select, seed)
 
 
 def turan_threshold(similarity: ArrayLike, n_select: int = 50) -> float:
@@ -227,7 +228,7 @@ def turan_threshold(similarity: ArrayLike, n_select: int = 50) -> float:
         >>> turan_threshold([[1, 0.9, 0.2], [0.9, 1, 0.5], [0.2, 0.5, 1]], 3)
         0.2
     """
-    return _turan(_checked_similarity(similarity), n_select)
+    return _turan(checked_similarity(similarity), n_select)
 
 
 def share_threshold(similarity: ArrayLike, share: float) -> float:
@@ -246,8 +247,27 @@ def share_threshold(similarity: ArrayLike, share: float) -> float:
     """
     if not 0.0 <= share <= 1.0:
         raise InvalidInputError(f"The 'share' parameter must be between 0 and 1. Got {share!r}.")
-    values = _checked_similarity(similarity)
+    values = checked_similarity(similarity)
     return float(np.quantile(_clipped(values)[np.triu_indices(len(values), 1)], 1.0 - share))
+
+
+def checked_similarity(similarity: ArrayLike) -> FloatArray:
+    """Return a float64 copy, exactly symmetric: of two entries that differ by rounding the larger counts for both.
+
+    Raises:
+        InvalidInputError: It is no finite symmetric matrix, or its rows and columns have different labels.
+    """
+    values = float_array("similarity", similarity, 2)
+    if values.shape[0] != values.shape[1] or values.size == 0:
+        raise InvalidInputError(
+            "The 'similarity' parameter must be a square matrix, (n_features, n_features), of at least one feature. "
+            f"Got shape {values.shape}; compute it between features, not between classes or images."
+        )
+    difference = float(np.abs(values - values.T).max())
+    if difference > SYMMETRY_TOLERANCE * float(np.abs(values).max()):
+        _raise_asymmetric(values, difference)
+    require_same_labels("similarity", labels_of(similarity, "columns"), labels_of(similarity, "index"), "its rows")
+    return np.maximum(values, values.T)
 
 
 def _search(values: FloatArray, n_select: object, seed: object) -> ThresholdResult:
@@ -310,21 +330,6 @@ def _live_features(values: FloatArray) -> IntArray:
     if len(values) == 1:
         return np.zeros(1, dtype=np.int64)
     return np.flatnonzero(values.any(axis=1)).astype(np.int64)
-
-
-def _checked_similarity(similarity: ArrayLike) -> FloatArray:
-    """Return a float64 copy, exactly symmetric: of two entries that differ by rounding the larger counts for both."""
-    values = float_array("similarity", similarity, 2)
-    if values.shape[0] != values.shape[1] or values.size == 0:
-        raise InvalidInputError(
-            "The 'similarity' parameter must be a square matrix, (n_features, n_features), of at least one feature. "
-            f"Got shape {values.shape}; compute it between features, not between classes or images."
-        )
-    difference = float(np.abs(values - values.T).max())
-    if difference > SYMMETRY_TOLERANCE * float(np.abs(values).max()):
-        _raise_asymmetric(values, difference)
-    require_same_labels("similarity", labels_of(similarity, "columns"), labels_of(similarity, "index"), "its rows")
-    return np.maximum(values, values.T)
 
 
 def _raise_asymmetric(values: FloatArray, difference: float) -> None:

@@ -6,15 +6,12 @@ at once, so a sweep that is stopped goes on where it was. With a Dask scheduler 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,12 +19,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qpm_opt import _storage
-from qpm_opt._validation import items, positive_number, whole_number
+from qpm_opt._sweep_folder import FORMAT, INFEASIBLE, SweepPoint, file_of, fingerprint, open_folder, write_points
+from qpm_opt._validation import FloatArray, items, labels_of, positive_number, require_same_labels, whole_number
+from qpm_opt._worker_pool import worker_pool
 from qpm_opt.api import solve_assignment
+from qpm_opt.backends import backend_version
 from qpm_opt.errors import BackendUnavailableError, InfeasibleProblemError, InvalidInputError, QPMError
 from qpm_opt.problem import AssignmentProblem
-from qpm_opt.redundancy import penalties_from_similarity, share_threshold
+from qpm_opt.redundancy import checked_similarity, penalties_from_similarity, share_threshold
 from qpm_opt.search_space import SearchSpace
 from qpm_opt.solution import Assignment
 from qpm_opt.swap_search import climb
@@ -38,48 +37,7 @@ logger = logging.getLogger(__name__)
 
 _AS_GIVEN = "given"
 _CONNECT_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class SweepPoint:
-    """One point of the grid; what could not be had is None.
-
-    Attributes:
-        n_select: Features kept.
-        n_per_class: Features of a class.
-        penalised: Which pairs are penalised: "given", "threshold", "turan", or a share such as "5%".
-        penalised_share: Share of all pairs that it comes to.
-        objective: Z_A + Z_R + Z_B.
-        bound: Proven bound.
-        gap: Relative gap.
-        similarity: Z_A.
-        lost_to_redundancy: What Z_A could be more if redundant features could be kept for nothing.
-        lost_to_uniqueness: What Z_A could be more, with the same features kept, if classes could be alike.
-        redundancy: Z_R.
-        bias: Z_B.
-        seconds: Runtime.
-        status: Of the result, or why there is none.
-    """
-
-    n_select: int
-    n_per_class: int
-    penalised: str
-    penalised_share: float | None = None
-    objective: float | None = None
-    bound: float | None = None
-    gap: float | None = None
-    similarity: float | None = None
-    lost_to_redundancy: float | None = None
-    lost_to_uniqueness: float | None = None
-    redundancy: float | None = None
-    bias: float | None = None
-    seconds: float | None = None
-    status: str = "open"
-
-    @property
-    def name(self) -> str:
-        """Name of its files."""
-        return f"select{self.n_select}-class{self.n_per_class}-{self.penalised.replace('%', 'pc')}"
+_MOST_POINTS = 10_000
 
 
 def sweep(
@@ -102,7 +60,7 @@ def sweep(
     Args:
         problem: The problem, whose own sizes do not matter.
         folder: Where points are stored: `points/*.npz` (assignments), `sweep.csv` (the table) and `sweep.json`. Points
-            that it holds already are not solved again.
+            that it holds already are not solved again, unless they failed.
         n_select: Numbers of kept features.
         n_per_class: Numbers of features of a class.
         penalised: Which pairs are penalised: "given" as in `problem`, and, with `similarity`, "threshold", "turan", or
@@ -119,40 +77,83 @@ def sweep(
         One row for each point with the fields of `SweepPoint`, in the order of the grid.
 
     Raises:
-        InvalidInputError: An argument is wrong, or the folder holds the sweep of another problem.
-        BackendUnavailableError: A scheduler is given, but Dask is not installed or not reached.
+        InvalidInputError: An argument is wrong, the folder holds the sweep of another problem, or this process may
+            not start others.
+        BackendUnavailableError: The solver is not installed, or a scheduler is given, but Dask is not installed or not
+            reached.
+        SolverError: A process was killed; points that are finished are stored.
     """
     grid = _grid(n_select, n_per_class, penalised, has_similarity=similarity is not None)
-    positive_number("time_limit", time_limit)
+    if not isinstance(problem, AssignmentProblem):
+        raise InvalidInputError(
+            f"The 'problem' parameter must be an AssignmentProblem. Got a {type(problem).__name__}."
+        )
+    if progress is not None and not callable(progress):
+        raise InvalidInputError(f"The 'progress' parameter must be a function. Got {progress!r}.")
+    _refuse_unknown_solver(solver, scheduler)
+    values = _similarity(similarity, problem)
+    width = _width(workers)
+    settings = {
+        "solver": solver,
+        "time_limit": positive_number("time_limit", time_limit),
+        "seed": whole_number("seed", seed, least=0),
+    }
     out = Path(folder)
-    settings = {"solver": solver, "time_limit": float(time_limit), "seed": whole_number("seed", seed, least=0)}
-    mark = {"problem": _fingerprint(problem, similarity), **settings}
-    finished = _opened(out, mark)
-    with _executor(workers, scheduler) as executor:
-        waiting = [point for point in grid if point.name not in finished]
+    mark = {"format": FORMAT, "problem": fingerprint(problem, values), **settings}
+    finished = open_folder(out, mark)
+    waiting = [point for point in grid if point.name not in finished]
+    if not waiting:
+        return write_points(out, mark, grid, finished)
+    with _executor(min(width, len(waiting)), scheduler) as executor:
         running: dict[Future[tuple[SweepPoint, Assignment | None]], SweepPoint] = {}
-        width = _width(workers) if scheduler is None else max(1, len(waiting))
+        at_once = width if scheduler is None else len(waiting)
         try:
             while waiting or running:
-                while waiting and len(running) < width:
+                while waiting and len(running) < at_once:
                     point = waiting.pop(0)
                     start = _nearest_start(out, finished, point)
-                    task = executor.submit(_solve_point, problem, similarity, point, settings, start)
+                    task = executor.submit(_solve_point, problem, values, point, settings, start)
                     running[task] = point
                 for task in wait(running, return_when=FIRST_COMPLETED).done:
                     del running[task]
                     point, assignment = task.result()
                     if assignment is not None:
-                        assignment.save(out / "points" / f"{point.name}.npz")
+                        assignment.save(file_of(out, point))
                     finished[point.name] = point
-                    table = _write(out, mark, grid, finished)
+                    table = write_points(out, mark, grid, finished)
                     if progress is not None:
                         progress(len(table), len(grid), point)
         except BaseException:
             for task in running:
                 task.cancel()
             raise
-    return _write(out, mark, grid, finished)
+    return write_points(out, mark, grid, finished)
+
+
+def _refuse_unknown_solver(solver: str, scheduler: str | None) -> None:
+    if scheduler is not None and not isinstance(scheduler, str):
+        raise InvalidInputError(f"The 'scheduler' parameter must be an address. Got {scheduler!r}.")
+    if solver == "auto":
+        return
+    try:
+        backend_version(solver)
+    except BackendUnavailableError:
+        if scheduler is None:  # the cluster may have what this machine lacks
+            raise
+
+
+def _similarity(similarity: Any, problem: AssignmentProblem) -> FloatArray | None:
+    """The similarity as numbers, of the features of the problem."""
+    if similarity is None:
+        return None
+    values = checked_similarity(similarity)
+    if len(values) != problem.n_features:
+        raise InvalidInputError(
+            f"The 'similarity' parameter must have a row for each of the {problem.n_features} features of 'problem'. "
+            f"Got {len(values)}."
+        )
+    require_same_labels("similarity", labels_of(similarity, "index"), problem.feature_labels, "'problem'")
+    return values
 
 
 def _grid(
@@ -173,6 +174,14 @@ def _grid(
             raise InvalidInputError(
                 f"The 'penalised' value {kind!r} needs the 'similarity' parameter, from which penalties are made."
             )
+    if has_similarity and kinds == [_AS_GIVEN]:
+        raise InvalidInputError(
+            "The 'similarity' parameter makes penalties where 'penalised' asks for them: 'threshold', 'turan' or "
+            "shares like '5%'. Got 'given' alone; add one of these, or leave the similarity out."
+        )
+    count = len(sizes[0]) * len(sizes[1]) * len(kinds)
+    if count > _MOST_POINTS:
+        raise InvalidInputError(f"A sweep must have at most {_MOST_POINTS} points. Got {count}; take wider steps.")
     return [SweepPoint(select, own, kind) for kind in kinds for select, own in product(*sizes)]
 
 
@@ -188,41 +197,6 @@ def _share(kind: str) -> float:
     return share
 
 
-def _opened(out: Path, mark: dict[str, Any]) -> dict[str, SweepPoint]:
-    """The points that the folder holds already, also those of another grid; refuses the folder of another sweep."""
-    stored = out / "sweep.json"
-    try:
-        (out / "points").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInputError(f"The 'folder' parameter must be a folder to write to. Got {str(out)!r}.") from error
-    if not stored.exists():
-        return {}
-    try:
-        content = json.loads(stored.read_text(encoding="utf-8"))
-        known = [SweepPoint(**point) for point in content["points"]]
-        different = [name for name, value in mark.items() if content["settings"].get(name) != value]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InvalidInputError(f"The file {str(stored)!r} is damaged; delete the folder to begin anew.") from error
-    if different:
-        raise InvalidInputError(
-            f"The 'folder' parameter must be a new folder or hold the same sweep. Got {str(out)!r}, whose "
-            f"{different[0]} is another one."
-        )
-    return {point.name: point for point in known}
-
-
-def _fingerprint(problem: AssignmentProblem, similarity: Any) -> str:
-    digest = hashlib.sha256()
-    arrays = [problem.class_similarity, problem.redundancy.data, problem.redundancy.indices, problem.feature_bias]
-    arrays += [problem.required_features, problem.excluded_features]
-    arrays += [problem.required_pairs, problem.forbidden_pairs, problem.contrastive_pairs]
-    if similarity is not None:
-        arrays.append(np.asarray(similarity, dtype=np.float64))
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
 def _width(workers: int | None) -> int:
     if workers is None:
         return max(1, (os.cpu_count() or 1) // 2)
@@ -230,10 +204,9 @@ def _width(workers: int | None) -> int:
 
 
 @contextmanager
-def _executor(workers: int | None, scheduler: str | None) -> Iterator[Executor]:
+def _executor(width: int, scheduler: str | None) -> Iterator[Executor]:
     if scheduler is None:
-        context = multiprocessing.get_context("spawn")  # a fork would copy the threads of solvers half-alive
-        with ProcessPoolExecutor(_width(workers), mp_context=context) as pool:
+        with worker_pool("A sweep", width) as pool:
             yield pool
         return
     try:
@@ -262,14 +235,14 @@ def _nearest_start(out: Path, finished: dict[str, SweepPoint], point: SweepPoint
         ),
     )
     try:
-        return Assignment.load(out / "points" / f"{nearest.name}.npz")
+        return Assignment.load(file_of(out, nearest))
     except QPMError:  # a start is a help, not a need
         return None
 
 
 def _solve_point(
     base: AssignmentProblem,
-    similarity: Any,
+    similarity: FloatArray | None,
     point: SweepPoint,
     settings: dict[str, Any],
     start: Assignment | None,
@@ -279,7 +252,7 @@ def _solve_point(
         problem = _problem_at(base, similarity, point)
         result = solve_assignment(problem, start=start, **settings)
     except InfeasibleProblemError as error:
-        return replace(point, status=f"infeasible: {error}"), None
+        return replace(point, status=f"{INFEASIBLE}: {error}"), None
     except QPMError as error:
         return replace(point, status=f"failed: {error}"), None
     share = problem.penalised_share
@@ -311,21 +284,11 @@ def _solve_point(
     )
 
 
-def _problem_at(base: AssignmentProblem, similarity: Any, point: SweepPoint) -> AssignmentProblem:
-    if point.penalised == _AS_GIVEN:
+def _problem_at(base: AssignmentProblem, similarity: FloatArray | None, point: SweepPoint) -> AssignmentProblem:
+    if point.penalised == _AS_GIVEN or similarity is None:
         return base.replaced(n_select=point.n_select, n_per_class=point.n_per_class)
     threshold: Any = {"threshold": None, "turan": "turan"}.get(point.penalised)
     if point.penalised not in ("threshold", "turan"):
         threshold = share_threshold(similarity, _share(point.penalised))
     penalties = penalties_from_similarity(similarity, n_select=point.n_select, threshold=threshold)
     return base.replaced(redundancy=penalties, n_select=point.n_select, n_per_class=point.n_per_class)
-
-
-def _write(out: Path, mark: dict[str, Any], grid: list[SweepPoint], finished: dict[str, SweepPoint]) -> pd.DataFrame:
-    """Store what is finished; the table holds what the grid asks for."""
-    points = [asdict(point) for point in finished.values()]
-    _storage.write_text(out / "sweep.json", json.dumps({"settings": mark, "points": points}))
-    known = [asdict(finished[point.name]) for point in grid if point.name in finished]
-    table = pd.DataFrame(known, columns=list(SweepPoint.__dataclass_fields__))
-    _storage.write_text(out / "sweep.csv", table.to_csv(index=False))
-    return table

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from benchmarks.generator import generate_problem_data
 from qpm_opt import Assignment, AssignmentProblem, BackendUnavailableError, InvalidInputError, sweep, verify
+from qpm_opt._sweep_folder import fingerprint
 from qpm_opt.cli import main
 
 DATA = generate_problem_data(8, 24, images_per_class=6, seed=2)
@@ -103,3 +106,78 @@ def test_a_dask_cluster_gives_the_same(tmp_path: Path) -> None:
         there = sweep(_problem(), tmp_path / "there", **GRID, scheduler=cluster.scheduler_address)
     here = sweep(_problem(), tmp_path / "here", **GRID)
     assert there["objective"].tolist() == pytest.approx(here["objective"].tolist())
+
+
+def test_a_folder_is_of_one_problem_in_every_part(tmp_path: Path) -> None:
+    """Same bytes in other roles, and labels that differ in type alone."""
+    eye = np.eye(24)
+    given: dict[str, Any] = {"n_select": [6], "n_per_class": [2], "solver": "local_search", "workers": 1}
+    base = _problem().replaced(class_labels=[*"abcdefgh"], required_features=[3])
+    sweep(base, tmp_path, **given)
+    others = [
+        base.replaced(required_features=(), excluded_features=[3]),
+        base.replaced(class_labels=[*"abcdefgx"]),
+        base.replaced(feature_labels=range(1, 25), required_features=[4]),
+        base.replaced(required_features=(), required_pairs=[("a", 3)]),
+        base.replaced(required_pairs=[("a", 5)]),
+        base.replaced(contrastive_pairs=[("a", "b", 1)]),
+        base.replaced(redundancy=np.ones((24, 24)) - eye),
+    ]
+    for other in others:
+        with pytest.raises(InvalidInputError, match="whose problem is another one"):
+            sweep(other, tmp_path, **given)
+    sweep(base.replaced(n_select=7, n_per_class=3), tmp_path, **given)  # its own sizes do not matter
+    numbers, texts = (_problem().replaced(feature_labels=[kind(i) for i in range(24, 48)]) for kind in (int, str))
+    assert fingerprint(numbers, None) != fingerprint(texts, None)
+    assert fingerprint(base, eye) != fingerprint(base, None)
+    assert fingerprint(base, eye) != fingerprint(base, eye.reshape(12, 48))
+    assert fingerprint(base, None) == fingerprint(pickle.loads(pickle.dumps(base)), None)
+
+
+def test_what_failed_is_tried_again(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"n_select": [6, 8], "n_per_class": [2], "solver": "local_search", "workers": 1}
+    first = sweep(_problem(), tmp_path, **given)
+    stored = tmp_path / "sweep.json"
+    content = json.loads(stored.read_text())
+    content["points"][0].update(objective=None, status="failed: no solver")
+    stored.write_text(json.dumps(content))
+    (tmp_path / "points" / "select8-class2-given.npz").unlink()
+    seen: list[str] = []
+    again = sweep(_problem(), tmp_path, **given, progress=lambda done, total, point: seen.append(point.name))
+    assert sorted(seen) == ["select6-class2-given", "select8-class2-given"]
+    assert again["objective"].tolist() == pytest.approx(first["objective"].tolist())
+    text = stored.read_text()
+    for damaged in (
+        text[: len(text) // 2],
+        "[]",
+        re.sub(r'"seconds": [^,]+', '"seconds": Infinity', text),
+        re.sub(r'"seconds": [^,]+', '"seconds": 1e999', text),
+        text.replace('"n_select": 6', '"n_select": true'),
+        text.replace('"given"', "3"),
+        text.replace('"bound"', '"bond"'),
+    ):
+        stored.write_text(damaged)
+        with pytest.raises(InvalidInputError, match=r"sweep.json' is damaged; delete the folder to begin anew"):
+            sweep(_problem(), tmp_path, **given)
+
+
+def test_nothing_starts_with_arguments_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["qpm_opt.sweep"], "worker_pool", None)
+    similarity = DATA.redundancy_similarity
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"solver": "decompositon"}, "'solver' parameter must name a back end.*Did you mean 'decomposition'"),
+        ({"similarity": similarity[:5, :5], "penalised": ["5%"]}, "a row for each of the 24 features"),
+        ({"similarity": similarity[:5], "penalised": ["5%"]}, "must be a square matrix"),
+        ({"similarity": np.full((24, 24), np.nan), "penalised": ["5%"]}, "'similarity' parameter must be finite"),
+        ({"similarity": similarity}, "'given' alone; add one of these"),
+        ({"workers": 0}, "'workers'"),
+        ({"progress": 3}, "'progress'"),
+        ({"time_limit": float("inf")}, "'time_limit'"),
+        ({"n_select": range(1, 20_001)}, "at most 10000 points"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises(InvalidInputError, match=message):
+            sweep(_problem(), tmp_path / "out", **{**GRID, **arguments})
+    with pytest.raises(BackendUnavailableError, match="Pyomo finds no solver 'nothing'"):
+        sweep(_problem(), tmp_path / "out", **GRID, solver="pyomo:nothing")
+    assert not (tmp_path / "out").exists()
