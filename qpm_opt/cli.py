@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_SECONDS_BETWEEN_LINES = 2.0
+_SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_CHANGES = 0.1
 _RESULT_SUFFIXES = (".npz", ".json")
 
 
@@ -87,7 +88,7 @@ def _solve(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             threads=arguments.threads,
             start=None if arguments.start is None else Assignment.load(arguments.start),
-            progress=ticker.tell,
+            progress=lambda state: ticker.tell(_described(state)),
             **options,
         )
     result.save(target)
@@ -106,25 +107,26 @@ def _sweep(arguments: argparse.Namespace) -> int:
         arguments.n_select, arguments.n_per_class = n_select[0], n_per_class[0]
     problem = _read_problem(arguments)
 
-    def tell(done: int, total: int, point: SweepPoint) -> None:
+    def described(done: int, total: int, point: SweepPoint) -> str:
         gap = "" if point.gap is None else f", gap {point.gap:.3%}"
         value = point.status if point.objective is None else f"objective {point.objective:.6g}{gap}"
-        print(f"{done}/{total}  {point.name}: {value}", file=sys.stderr)
+        return f"{done}/{total}  {point.name}: {value}"
 
-    table = sweep(
-        problem,
-        arguments.out,
-        n_select=n_select,
-        n_per_class=n_per_class,
-        penalised=arguments.penalised.split(","),
-        similarity=similarity,
-        solver=arguments.solver,
-        time_limit=arguments.time_limit,
-        seed=arguments.seed,
-        workers=arguments.workers,
-        scheduler=arguments.scheduler,
-        progress=tell,
-    )
+    with _Ticker(sys.stderr) as ticker:
+        table = sweep(
+            problem,
+            arguments.out,
+            n_select=n_select,
+            n_per_class=n_per_class,
+            penalised=arguments.penalised.split(","),
+            similarity=similarity,
+            solver=arguments.solver,
+            time_limit=arguments.time_limit,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            scheduler=arguments.scheduler,
+            progress=lambda done, total, point: ticker.tell(described(done, total, point), last=done == total),
+        )
     shown = ["n_select", "n_per_class", "penalised", "objective", "gap", "similarity", "lost_to_redundancy"]
     shown += ["lost_to_uniqueness", "status"]
     print(table[shown].to_string(index=False, float_format=lambda value: f"{value:.5g}", max_colwidth=40))
@@ -324,23 +326,26 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 class _Ticker:
-    """One line that is overwritten on a terminal, a line every few seconds elsewhere."""
+    """A line that is overwritten on a terminal; elsewhere the first, at most one every few seconds, and the last.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: Where to write.
+        clock: Gives seconds.
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._terminal = stream.isatty()
+        self._every = _SECONDS_BETWEEN_CHANGES if self._terminal else _SECONDS_BETWEEN_LINES
+        self._clock = clock
         self._last = -np.inf
 
-    def tell(self, state: Progress) -> None:
-        now = time.monotonic()
-        if now - self._last < (0.1 if self._terminal else _SECONDS_BETWEEN_LINES):
+    def tell(self, line: str, *, last: bool = False) -> None:
+        """Write a line if the one before is old enough, or none follows."""
+        now = self._clock()
+        if now - self._last < self._every and not last:
             return
         self._last = now
-        parts = [f"{state.time:7.1f} s"]
-        parts += [] if state.objective is None else [f"objective {state.objective:.6g}"]
-        parts += [] if state.bound is None else [f"bound {state.bound:.6g}"]
-        parts += [] if state.gap is None else [f"gap {state.gap:.3%}"]
-        line = "  ".join([*parts, state.message])
         text = f"\r\x1b[K{line[:110]}" if self._terminal else f"{line}\n"
         print(text, file=self._stream, end="", flush=True)
 
@@ -350,6 +355,14 @@ class _Ticker:
     def __exit__(self, *details: object) -> None:
         if self._terminal:
             print("\r\x1b[K", file=self._stream, end="", flush=True)
+
+
+def _described(state: Progress) -> str:
+    parts = [f"{state.time:7.1f} s"]
+    parts += [] if state.objective is None else [f"objective {state.objective:.6g}"]
+    parts += [] if state.bound is None else [f"bound {state.bound:.6g}"]
+    parts += [] if state.gap is None else [f"gap {state.gap:.3%}"]
+    return "  ".join([*parts, state.message])
 
 
 # -- arguments -----------------------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ The names below are loaded when they are first used: `import qpm_vision` itself 
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qpm_vision._lazy import lazy_names
 
 if TYPE_CHECKING:
     from qpm_vision.backbones import Backbone, backbone_names, build_backbone, register_backbone
@@ -110,19 +111,8 @@ _HOMES = {
     "training": ("accuracy", "train"),
     "training_settings": ("TrainingSettings",),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 if importlib.util.find_spec("torch") is None:
     raise ImportError('qpm_vision needs PyTorch and a few more packages: pip install "qpm[vision]"')
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'qpm_vision' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"qpm_vision.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.cluster import estimate_bandwidth
 
 if TYPE_CHECKING:
     from qpm_vision._arrays import FloatArray
@@ -24,6 +23,8 @@ def largest_cluster(values: FloatArray) -> FloatArray:
     Args:
         values: Shape (n,), n ≥ 1, finite, float64.
     """
+    from sklearn.cluster import estimate_bandwidth  # here: to import it takes longer than most commands need
+
     bandwidth = float(estimate_bandwidth(values[:, None]))
     if bandwidth == 0.0:
         # Neighbourhoods are single points: every distinct value is a cluster; the larger value wins a tie.

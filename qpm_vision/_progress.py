@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, TextIO
 
 __all__ = ["BarReporter", "LineReporter", "Reporter", "SilentReporter", "make_reporter"]
 
-SECONDS_BETWEEN_LINES = 3.0
+SECONDS_BETWEEN_LINES = 10.0
 
 
 class Reporter(Protocol):
@@ -20,6 +21,9 @@ class Reporter(Protocol):
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         """Tell how far a task is; `done == total` ends it."""
+
+    def result(self, text: str, *, last: bool) -> None:
+        """Tell a result of many that follow each other, such as that of an epoch."""
 
     def __enter__(self) -> Reporter: ...
 
@@ -37,6 +41,10 @@ class SilentReporter:
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         """Drop it."""
 
+    def result(self, text: str, *, last: bool) -> None:  # noqa: ARG002
+        """A message."""
+        self.message(text)
+
     def __enter__(self) -> Reporter:
         return self
 
@@ -47,31 +55,50 @@ class SilentReporter:
 
 
 class LineReporter(SilentReporter):
-    """Plain lines for logs and pipes: messages at once, progress at most every few seconds.
+    """Plain lines for logs and pipes: messages at once, progress and results that follow each other every few seconds.
+
+    Of a task that was told about the end is told too, of results that follow each other the first and the last one.
 
     Args:
         stream: Where to write.
         every: Seconds between two lines of progress.
+        clock: Gives seconds.
     """
 
-    def __init__(self, stream: TextIO, every: float = SECONDS_BETWEEN_LINES) -> None:
+    def __init__(
+        self, stream: TextIO, every: float = SECONDS_BETWEEN_LINES, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stream = stream
         self._every = every
-        self._last = time.monotonic()
+        self._clock = clock
+        self._last = clock()
+        self._task: str | None = None  # the one that was told about last, until it ends
+        self._results = False  # whether results came since the last message
 
     def message(self, text: str) -> None:
         """Write the line."""
+        self._results = False
         self._write(text)
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
-        """Write a line if the last one is old enough."""
-        if time.monotonic() - self._last >= self._every:
+        """Write a line if the last one is old enough, or this one ends the task."""
+        if self._is_due() or (done == total and task == self._task):
             self._write(f"{task}: {done}/{total}{_after(detail)}")
+            self._task = None if done == total else task
+
+    def result(self, text: str, *, last: bool) -> None:
+        """Write the line if it is the first or the last of its kind, or the last line is old enough."""
+        if last or not self._results or self._is_due():
+            self._write(text)
+        self._results = not last
+
+    def _is_due(self) -> bool:
+        return self._clock() - self._last >= self._every
 
     def _write(self, line: str) -> None:
         self._stream.write(line + "\n")
         self._stream.flush()
-        self._last = time.monotonic()
+        self._last = self._clock()
 
 
 class BarReporter(SilentReporter):

@@ -351,11 +351,12 @@ class Work:
                 on_epoch(history, trained)
             row = history[-1]
             held_out = row.get("validation_accuracy")
-            self.report.message(
+            self.report.result(
                 f"{task}, epoch {row['epoch']}/{settings.epochs}: loss {row['loss']:.4f}, "
                 f"training accuracy {row['accuracy']:.1%}, "
                 + ("" if held_out is None else f"validation accuracy {held_out:.1%}, ")
-                + f"{row['seconds']:.1f} s"
+                + f"{row['seconds']:.1f} s",
+                last=row["epoch"] == settings.epochs,
             )
 
         try:

@@ -203,7 +203,8 @@ def _explain(arguments: argparse.Namespace) -> None:
 
 def _faithfulness(arguments: argparse.Namespace) -> None:
     from qpm_vision._progress import make_reporter
-    from qpm_vision.faithfulness.measure import FIGURE, RESULT, measure_faithfulness
+    from qpm_vision.faithfulness.measure import FIGURE, measure_faithfulness
+    from qpm_vision.faithfulness.result import RESULT
     from qpm_vision.faithfulness.verdict import judge
     from qpm_vision.run_folder import RunFolder
 

@@ -15,14 +15,6 @@ from torch import Tensor
 from qpm_opt import InvalidInputError
 from qpm_vision._arrays import sums_device
 from qpm_vision.distributed import sum_over_processes
-from qpm_vision.metrics import (
-    ClassIndependence,
-    Contrastiveness,
-    FeatureCorrelation,
-    SpatialDiversity,
-    compactness,
-    structural_grounding,
-)
 
 __all__ = [
     "GROUNDING_PAIRS",
@@ -132,6 +124,16 @@ def evaluate(
     Raises:
         InvalidInputError: There are no images.
     """
+    # Here, because torchmetrics takes seconds to import, and most of what imports this module scores nothing.
+    from qpm_vision.metrics import (
+        ClassIndependence,
+        Contrastiveness,
+        FeatureCorrelation,
+        SpatialDiversity,
+        compactness,
+        structural_grounding,
+    )
+
     weights = model.weight.detach().abs().float().cpu()
     n_classes, n_features = weights.shape
     model.eval()

@@ -20,15 +20,12 @@ from qpm_vision.explain.saving import save_picture
 from qpm_vision.faithfulness.locate import locate_features
 from qpm_vision.faithfulness.perturbation import perturb
 from qpm_vision.faithfulness.picture import draw_faithfulness
-from qpm_vision.faithfulness.result import Faithfulness
+from qpm_vision.faithfulness.result import RESULT, Faithfulness
 from qpm_vision.faithfulness.saliency import PEERS, available_methods
 from qpm_vision.run_folder import RunFolder
 from qpm_vision.training_state import weights_digest
 
-__all__ = ["FIGURE", "RESULT", "measure_faithfulness"]
-
-RESULT = "faithfulness.json"
-"""Where the result of a run is kept."""
+__all__ = ["FIGURE", "measure_faithfulness"]
 
 FIGURE = "figures/faithfulness.png"
 """The picture of it."""

@@ -11,6 +11,7 @@ from qpm_opt import InvalidInputError
 
 __all__ = [
     "FORMAT",
+    "RESULT",
     "TITLES",
     "Curve",
     "Curves",
@@ -24,6 +25,9 @@ __all__ = [
 
 FORMAT = 2
 """Version of what `Faithfulness.to_dict` gives."""
+
+RESULT = "faithfulness.json"
+"""Where the result of a run is kept."""
 
 TITLES = {
     "features": "heat maps of the pictures",

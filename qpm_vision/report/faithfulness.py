@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from qpm_opt import InvalidInputError
-from qpm_vision.faithfulness.measure import RESULT
-from qpm_vision.faithfulness.result import TITLES, Faithfulness
+from qpm_vision.faithfulness.result import RESULT, TITLES, Faithfulness
 from qpm_vision.faithfulness.verdict import judge
 from qpm_vision.model import QPMClassifier
 from qpm_vision.report.contents import HeatMapTest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -206,3 +207,23 @@ def test_other_files_are_no_results(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cli.main(["show", str(tmp_path / "A.csv")]) == 2
     assert cli.main(["verify", str(tmp_path / "A.csv"), str(tmp_path / "A.csv")]) == 2
     assert "pickle" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", [0.01, 2.5, 9.0])
+def test_progress_that_nobody_watches_is_a_line_in_ten_seconds(seconds: float) -> None:
+    now = 0.0
+    stream = io.StringIO()
+    with cli._Ticker(stream, clock=lambda: now) as ticker:
+        for done in range(1, 301):
+            now += seconds
+            ticker.tell(f"{done}/300", last=done == 300)
+    lines = stream.getvalue().splitlines()
+    assert (lines[0], lines[-1]) == ("1/300", "300/300")
+    assert 300 * seconds / 20 <= len(lines) <= 300 * seconds / 10 + 2
+
+
+def test_a_sweep_of_quick_points_tells_the_first_and_the_last(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--n-select", "4,5,6,7", "--n-per-class", "2", "--solver", "local_search", "--time-limit", "0.05"]
+    assert cli.main(["sweep", str(stored), str(stored.with_name("sweep")), *sizes]) == 0
+    lines = [line.partition(" ")[0] for line in capsys.readouterr().err.splitlines() if "/" in line.partition(" ")[0]]
+    assert lines == ["1/4", "4/4"]

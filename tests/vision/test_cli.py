@@ -209,6 +209,16 @@ def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 # -- progress ------------------------------------------------------------------------------------------------------
 
 
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_lines_are_rare_and_messages_immediate() -> None:
     stream = io.StringIO()
     report = LineReporter(stream, every=3600)
@@ -219,6 +229,44 @@ def test_lines_are_rare_and_messages_immediate() -> None:
     eager = LineReporter(stream, every=0)
     eager.advance("dense", 1, 2, "loss 0.5")
     assert stream.getvalue() == "hello\ndense: 1/2, loss 0.5\n"
+
+
+@pytest.mark.parametrize("seconds", [0.2, 3.1, 9.0])
+def test_at_most_a_line_in_ten_seconds_however_slow_a_batch(seconds: float) -> None:
+    stream, clock = io.StringIO(), Clock()
+    report = LineReporter(stream, clock=clock)
+    for done in range(1, 201):
+        clock.now += seconds
+        report.advance("dense", done, 200)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) <= 200 * seconds / 10 + 1
+    assert len(lines) >= 200 * seconds / 20
+    assert lines[-1] == "dense: 200/200"
+    report.advance("dense", 200, 200)  # a total that was too low is told once
+    report.advance("short", 1, 2)
+    report.advance("short", 2, 2)  # not worth a line: the task was never told about
+    assert stream.getvalue().splitlines() == lines
+
+
+def test_short_epochs_are_told_as_seldom_as_batches() -> None:
+    stream, clock = io.StringIO(), Clock()
+    report = LineReporter(stream, clock=clock)
+    report.message("dense …")
+    for task, seconds, epochs in (("dense", 0.5, 100), ("fine-tuning", 12.0, 3)):
+        for epoch in range(1, epochs + 1):
+            clock.now += seconds
+            report.result(f"{task}, epoch {epoch}/{epochs}", last=epoch == epochs)
+    lines = stream.getvalue().splitlines()
+    told = [line for line in lines if line.startswith("dense, ")]
+    assert told[0] == "dense, epoch 1/100"
+    assert told[-1] == "dense, epoch 100/100"
+    assert len(told) <= 50 / 10 + 2
+    assert lines[-3:] == [f"fine-tuning, epoch {epoch}/3" for epoch in (1, 2, 3)]
+    listened: list[str] = []
+    listener = SilentReporter()
+    listener.message = listened.append  # type: ignore[method-assign]
+    listener.result("every one", last=False)
+    assert listened == ["every one"]
 
 
 def test_a_terminal_gets_a_bar() -> None:
@@ -253,7 +301,7 @@ def test_public_names_are_sorted_lazy_and_there() -> None:
     assert qpm_vision.__all__ == sorted(qpm_vision.__all__)
     for name in qpm_vision.__all__:
         assert getattr(qpm_vision, name) is not None
-    assert set(qpm_vision._HOME_OF) == set(qpm_vision.__all__)
+    assert {name for names in qpm_vision._HOMES.values() for name in names} == set(qpm_vision.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = qpm_vision.nothing
     assert "run" in dir(qpm_vision)
