@@ -22,9 +22,10 @@ class _Measure(NamedTuple):
 
 
 MEASURES = (
-    _Measure("accuracy_test", "accuracy, test (%)", True, 1, "after fine-tuning"),
-    _Measure("accuracy_before", "accuracy before tuning (%)", True, 1, "on test images, before fine-tuning"),
-    _Measure("accuracy_train", "accuracy, training (%)", True, 1, "un-augmented"),
+    _Measure("accuracy_test", "accuracy, test (%)", True, 1, "after fine-tuning, over all images"),
+    _Measure("macro_accuracy_test", "macro accuracy, test (%)", True, 1, "after fine-tuning, mean over classes"),
+    _Measure("accuracy_before", "accuracy before tuning (%)", True, 1, "on all test images, before fine-tuning"),
+    _Measure("accuracy_train", "accuracy, training (%)", True, 1, "un-augmented, over all images"),
     _Measure(
         "epochs_to_level",
         "epochs to dense − 1 point",

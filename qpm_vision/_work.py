@@ -41,7 +41,7 @@ from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import RunFolder, RunFolderError
 from qpm_vision.statistics import feature_redundancy
-from qpm_vision.training import train
+from qpm_vision.training import chosen_by, train
 from qpm_vision.training_settings import TrainingSettings
 
 __all__ = ["MOST_IN_MEMORY", "Work", "live_features", "make_problem", "read_assignment", "read_problem"]
@@ -350,11 +350,12 @@ class Work:
             if on_epoch is not None:
                 on_epoch(history, trained)
             row = history[-1]
-            held_out = row.get("validation_accuracy")
+            measure = chosen_by(settings)
+            held_out = row.get(measure)
             self.report.result(
                 f"{task}, epoch {row['epoch']}/{settings.epochs}: loss {row['loss']:.4f}, "
-                f"training accuracy {row['accuracy']:.1%}, "
-                + ("" if held_out is None else f"validation accuracy {held_out:.1%}, ")
+                f"training accuracy (all images) {row['accuracy']:.1%}, "
+                + ("" if held_out is None else f"{measure.replace('_', ' ')} {held_out:.1%}, ")
                 + f"{row['seconds']:.1f} s",
                 last=row["epoch"] == settings.epochs,
             )

@@ -103,24 +103,9 @@ def _data_hangul(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from qpm_vision._progress import make_reporter
-    from qpm_vision.evaluation import score_table
-    from qpm_vision.pipeline import evaluate_run
-    from qpm_vision.run_folder import RunFolder
+    from qpm_vision._cli_evaluate import evaluate
 
-    with make_reporter() as report:
-        scores = evaluate_run(
-            arguments.run,
-            data=None if arguments.data is None else _absolute(arguments.data),
-            size=arguments.size,
-            device=arguments.device,
-            reporter=report,
-        )
-    print(score_table([(name, figures.to_dict()) for name, figures in scores.items()]))
-    if arguments.out is not None:
-        target = Path(arguments.out)
-        RunFolder(target.parent).write_json(target.name, {name: figures.to_dict() for name, figures in scores.items()})
-        print(f"written to {target}")
+    evaluate(arguments, None if arguments.data is None else _absolute(arguments.data))
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -362,7 +347,7 @@ def _configured(arguments: argparse.Namespace) -> RunConfig:
     base = RunConfig.from_dict({**settings, "data": data})
     given = vars(arguments)
     for stage in ("dense", "fine_tuning"):
-        options = {"epochs": f"{stage}_epochs", "batch_size": "batch_size", "augmentation": "augmentation"}
+        options = {"epochs": f"{stage}_epochs", **{name: name for name in _TRAINING_OPTIONS}}
         changes = {name: given[option] for name, option in options.items() if given[option] is not None}
         if "epochs" in changes:
             changes["least_steps"] = 0
@@ -375,6 +360,7 @@ def _configured(arguments: argparse.Namespace) -> RunConfig:
     return replace(base, **changes)
 
 
+_TRAINING_OPTIONS = ("batch_size", "augmentation", "class_weights", "sampling")
 _RUN_OPTIONS = (
     "backbone",
     "weights",
@@ -545,7 +531,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--data", help="other images of the same classes; all are scored unless they come divided (default: the run's)"
     )
-    evaluate.add_argument("--out", metavar="FILE", help="JSON file to write")
+    evaluate.add_argument("--out", metavar="FILE", help="JSON file to write, scores of each class in it")
+    evaluate.add_argument(
+        "--confusion", metavar="FILE", help="write which classes the model takes for which: .csv, .png, .pdf or .svg"
+    )
     evaluate.add_argument("--size", type=int, help="expected side of the images; an error if the model has another")
     evaluate.add_argument("--device", default="auto", help="cpu, cuda, … (default: what is there)")
 
@@ -691,6 +680,12 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument("--batch-size", type=int, help="images in a batch (small: 32; paper-cub: 16)")
     training.add_argument("--augmentation", help="none, flip, shift or paper (small: shift)")
+    training.add_argument(
+        "--class-weights", help="none, or balanced: images of small classes count more in the loss (default: none)"
+    )
+    training.add_argument(
+        "--sampling", help="none, or balanced: an epoch draws as many images of each class (default: none)"
+    )
     training.add_argument("--seed", type=int, help="of everything random (default: 0)")
     training.add_argument("--test-share", type=float, help="where the data have no test set (default: 0.25)")
     training.add_argument(

@@ -263,7 +263,7 @@ class _Comparison:
                 self._do(job)
                 rows[job] = self._read(job)
                 report.message(
-                    f"{job} done in {time.perf_counter() - began:.1f} s, test accuracy "
+                    f"{job} done in {time.perf_counter() - began:.1f} s, test accuracy (all images) "
                     f"{rows[job]['accuracy_test']:.1%} ({len(rows)} of {len(jobs)})"
                 )
                 self._write_tables([rows[known] for known in jobs if known in rows])

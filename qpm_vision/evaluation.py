@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qpm_opt import InvalidInputError
 from qpm_vision._arrays import sums_device
+from qpm_vision.class_scores import ClassScores
 from qpm_vision.distributed import sum_over_processes
 
 __all__ = [
@@ -60,8 +61,15 @@ class Scores:
     """Figures of merit (QPM, Norrenbrock et al., ICLR 2025); None where one does not apply or nothing is there for it.
 
     Attributes:
-        accuracy_test: Share of test images that are classified correctly.
-        accuracy_train: The same for training images, un-augmented.
+        accuracy_test: Share of all test images that are classified correctly.
+        accuracy_test_low: Lower end of its interval (Wilson, 95 %).
+        accuracy_test_high: Upper end.
+        macro_accuracy_test: Mean over the classes that have test images of the share of each that is classified
+            correctly, also called balanced accuracy: small classes count as much as large ones.
+        macro_accuracy_test_low: Lower end of its interval (95 %, from the Wilson intervals of the classes).
+        macro_accuracy_test_high: Upper end.
+        accuracy_train: Share of all training images, un-augmented.
+        macro_accuracy_train: Mean over classes, for these.
         spatial_diversity: SID@5 on test images.
         class_independence: On training images.
         contrastiveness: On training images.
@@ -73,10 +81,17 @@ class Scores:
         contrastiveness_images: Training images that contrastiveness was computed from.
         test_images: Test images.
         train_images: Training images.
+        by_class: What became of the test images of each class; not in `to_dict`.
     """
 
     accuracy_test: float
+    accuracy_test_low: float
+    accuracy_test_high: float
+    macro_accuracy_test: float
+    macro_accuracy_test_low: float
+    macro_accuracy_test_high: float
     accuracy_train: float | None
+    macro_accuracy_train: float | None
     spatial_diversity: float
     class_independence: float | None
     contrastiveness: float | None
@@ -87,10 +102,11 @@ class Scores:
     contrastiveness_images: int
     test_images: int
     train_images: int
+    by_class: ClassScores = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, float | int | None]:
         """By name, for JSON."""
-        return asdict(self)
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "by_class"}
 
 
 def evaluate(
@@ -145,12 +161,13 @@ def evaluate(
     correlated = FeatureCorrelation(n_features).to(place)
     contrast = Contrastiveness(seed=seed).to(place)
     step = max(1, math.ceil(n_train * n_features / MOST_VALUES))
-    right_train = right_test = seen_train = seen_test = contrast_images = 0
+    tested, trained = (torch.zeros(n_classes, n_classes, dtype=torch.int64) for _ in range(2))
+    seen_train = seen_test = contrast_images = 0
     with torch.no_grad():
         for images, labels in test:
             output = model(images.to(device, non_blocking=True))
             diversity.update(output.maps, output.logits)
-            right_test += _right(output.logits, labels)
+            _count(tested, output.logits, labels)
             seen_test += len(labels)
             _tell(on_images, seen_test)
         for images, labels in train or ():
@@ -162,11 +179,11 @@ def evaluate(
             if len(sample):
                 contrast.update(sample)
             contrast_images += len(sample)
-            right_train += _right(output.logits, labels)
+            _count(trained, output.logits, labels)
             seen_train += len(labels)
             _tell(on_images, seen_test + seen_train)
-    counts = torch.tensor([right_train, right_test, seen_train, seen_test, contrast_images])
-    right_train, right_test, seen_train, seen_test, contrast_images = sum_over_processes(counts).tolist()
+    counts = torch.tensor([seen_train, seen_test, contrast_images])
+    seen_train, seen_test, contrast_images = sum_over_processes(counts).tolist()
     if not seen_test or (train is not None and not seen_train):
         raise InvalidInputError(
             f"The 'train' and 'test' parameters must hold images. Got {seen_train} and {seen_test}; "
@@ -174,11 +191,18 @@ def evaluate(
         )
     if step > 1:
         _log.info("contrastiveness from every %d-th of %d training images", step, seen_train)
+    on_test, on_train = (ClassScores(sum_over_processes(matrix).numpy()) for matrix in (tested, trained))
     sizes = compactness(weights)
     grounded = class_relation is not None and binary
     return Scores(
-        accuracy_test=right_test / seen_test,
-        accuracy_train=right_train / seen_train if seen_train else None,
+        accuracy_test=on_test.accuracy,
+        accuracy_test_low=on_test.accuracy_interval[0],
+        accuracy_test_high=on_test.accuracy_interval[1],
+        macro_accuracy_test=on_test.macro_accuracy,
+        macro_accuracy_test_low=on_test.macro_accuracy_interval[0],
+        macro_accuracy_test_high=on_test.macro_accuracy_interval[1],
+        accuracy_train=on_train.accuracy if seen_train else None,
+        macro_accuracy_train=on_train.macro_accuracy if seen_train else None,
         spatial_diversity=diversity.compute(),
         class_independence=_number(independence.compute()) if seen_train else None,
         contrastiveness=contrast.compute() if contrast_images > 1 else None,
@@ -191,12 +215,15 @@ def evaluate(
         contrastiveness_images=contrast_images,
         test_images=seen_test,
         train_images=seen_train,
+        by_class=on_test,
     )
 
 
 _ROWS = (
-    ("accuracy, test", "accuracy_test", "%"),
-    ("accuracy, training", "accuracy_train", "%"),
+    ("accuracy, test (all images)", "accuracy_test", "%"),
+    ("macro accuracy, test (mean of classes)", "macro_accuracy_test", "%"),
+    ("accuracy, training (all images)", "accuracy_train", "%"),
+    ("macro accuracy, training (mean of classes)", "macro_accuracy_train", "%"),
     ("spatial diversity (SID@5)", "spatial_diversity", "%"),
     ("class independence", "class_independence", "%"),
     ("contrastiveness", "contrastiveness", "%"),
@@ -220,6 +247,9 @@ def score_rows(models: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[st
         values = [figures.get(key) for figures in models]
         if any(value is not None for value in values):
             rows.append((title, key, [_formatted(value, form) for value in values]))
+            ends = [(figures.get(f"{key}_low"), figures.get(f"{key}_high")) for figures in models]
+            if any(low is not None for low, _ in ends):
+                rows.append(("  95 % interval", f"{key}_interval", [_span(low, high) for low, high in ends]))
     return rows
 
 
@@ -231,8 +261,8 @@ def score_table(columns: Sequence[tuple[str, dict[str, Any]]]) -> str:
 
     Example:
         >>> print(score_table([("dense", {"accuracy_test": 0.5}), ("QPM", {"accuracy_test": 0.25})]))
-                             dense     QPM
-        accuracy, test      50.0 %  25.0 %
+                                          dense     QPM
+        accuracy, test (all images)      50.0 %  25.0 %
     """
     rows = [("", [heading for heading, _ in columns])]
     rows += [(title, cells) for title, _, cells in score_rows([figures for _, figures in columns])]
@@ -251,8 +281,14 @@ def _formatted(value: float | None, form: str) -> str:
     return f"{100 * value:.1f} %" if form == "%" else f"{value:,.10g}"
 
 
-def _right(logits: Tensor, labels: Tensor) -> int:
-    return int((logits.argmax(dim=1).cpu() == labels).sum())
+def _span(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{100 * low:.1f}–{100 * high:.1f} %"
+
+
+def _count(confusion: Tensor, logits: Tensor, labels: Tensor) -> None:
+    n_classes = len(confusion)
+    places = labels.cpu() * n_classes + logits.argmax(dim=1).cpu()
+    confusion += torch.bincount(places, minlength=n_classes**2).reshape(confusion.shape)
 
 
 def _tell(listener: Callable[[int], None] | None, count: int) -> None:

@@ -4,7 +4,7 @@
     statistics    A, R, b, means and deviations, from one pass             statistics.npz
     assignment    which features are kept and describe which class         problem.npz, threshold.json, assignment.npz
     fine-tuning   the interpretable model, backbone trained                qpm.safetensors, history.csv
-    evaluation    figures of merit of both models                          metrics.json
+    evaluation    figures of merit of both models, and of each class       metrics.json, confusion-*.csv
     explanation   pictures                                                 gallery.npz, figures/*.png
 
 A second run in the same folder goes on behind the last finished stage, and inside of one that trains a model behind the
@@ -42,6 +42,7 @@ from qpm_vision._progress import Reporter, SilentReporter
 from qpm_vision._work import Work, live_features, make_problem, read_assignment
 from qpm_vision.backbones import load_head
 from qpm_vision.checkpoint import require_preprocessing
+from qpm_vision.class_scores import ClassScores, by_class, read_confusion, write_confusion
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, JoinedImages, load_data
 from qpm_vision.distributed import from_main, is_main, process_group, share, wait
@@ -54,6 +55,7 @@ from qpm_vision.explain import (
     plot_matrix,
     plot_overview,
 )
+from qpm_vision.explain.confusion import draw_confusion
 from qpm_vision.explain.convergence import draw_convergence
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.saving import save_picture
@@ -63,7 +65,7 @@ from qpm_vision.feature_names import NAMES, feature_names
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
 from qpm_vision.run_folder import STAGES, RunFolder, require_stage
-from qpm_vision.training import accuracy
+from qpm_vision.training import chosen_by, confusions
 from qpm_vision.training_settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -332,16 +334,18 @@ def _fine_tuning(work: Work) -> None:
 
 
 def _evaluation(work: Work) -> None:
-    metrics: dict[str, Any] = {name: _scores(work, name).to_dict() for name in _MODELS}
+    scores = {name: _scores(work, name) for name in _MODELS}
+    metrics: dict[str, Any] = {name: found.to_dict() for name, found in scores.items()}
     model, preprocessing = _untuned(work)
-    before = accuracy(model, work.batches(share(work.data.test), preprocessing), work.device)
-    metrics["qpm_before_fine_tuning"] = {"accuracy_test": before}
-    after = metrics["qpm"]["accuracy_test"]
+    untuned = ClassScores(confusions(model, work.batches(share(work.data.test), preprocessing), work.device))
+    before, after = untuned.accuracy, scores["qpm"].accuracy_test
+    metrics["qpm_before_fine_tuning"] = {"accuracy_test": before, "macro_accuracy_test": untuned.macro_accuracy}
     if after < before:
         work.report.message(
-            f"note: fine-tuning lowered the test accuracy from {before:.1%} to {after:.1%}; more epochs or another "
-            "learning rate may help"
+            f"note: fine-tuning lowered the test accuracy from {before:.1%} to {after:.1%} of all images; more "
+            "epochs or another learning rate may help"
         )
+    metrics["by_class"] = by_class(scores, work.data.class_names)
     result = read_assignment(work.folder)
     metrics["assignment"] = {
         "solver": result.solver,
@@ -353,6 +357,8 @@ def _evaluation(work: Work) -> None:
         **{f"objective_{name}": value for name, value in dataclasses.asdict(result.terms).items()},
     }
     if is_main():
+        for name, found in scores.items():
+            write_confusion(work.folder, f"confusion-{name}.csv", found.by_class, work.data.class_names)
         work.folder.write_json("metrics.json", metrics)
 
 
@@ -378,6 +384,9 @@ def _explanation(work: Work) -> None:
             "comparison": lambda: plot_comparison(explainer, *closest_pair(explainer.weights, similarity))[0],
             "assignment": lambda: plot_matrix(explainer)[0],
             "convergence": lambda: draw_convergence(result),
+            "confusion": lambda: draw_confusion(
+                read_confusion(work.folder, "confusion-qpm.csv", work.n_classes), work.data.class_names
+            ),
         }
         for name, draw in figures.items():
             again = "`--redo explanation` draws all pictures again."
@@ -441,7 +450,7 @@ def _train(
         folder.write_history(stage, history)
         log(history[-1])
         if len(history) == epochs:
-            held_out = [row.get("validation_accuracy", 0.0) for row in history]
+            held_out = [row.get(chosen_by(settings), 0.0) for row in history]
             last = folder.path / f"{name}-last.safetensors"
             if held_out[-1] < max(held_out):
                 work.save(last, trained, preprocessing)

@@ -427,6 +427,8 @@ _WRITTEN_BY = {
     "threshold.json": "assignment",
     "qpm.safetensors": "fine-tuning",
     "metrics.json": "evaluation",
+    "confusion-dense.csv": "evaluation",
+    "confusion-qpm.csv": "evaluation",
     "gallery.npz": "explanation",
 }
 

@@ -19,23 +19,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.nn import functional
 
 from qpm_opt import InvalidInputError, QPMError
 from qpm_vision import distributed
 from qpm_vision.backbones import evaluation_mode
+from qpm_vision.class_scores import ClassScores, count_confusions
 from qpm_vision.losses import feature_diversity_loss
 from qpm_vision.model import Classifier
 from qpm_vision.preprocessing import Preprocessing
-from qpm_vision.training_settings import SCHEDULES, TrainingSettings
+from qpm_vision.training_settings import BALANCED, SCHEDULES, TrainingSettings
 from qpm_vision.training_state import TrainingState, TrainingStateFile, weights_digest
 
 if TYPE_CHECKING:
     from qpm_vision.data import ImageSet
 
-__all__ = ["TrainingError", "accuracy", "train"]
+__all__ = ["TrainingError", "accuracy", "chosen_by", "confusions", "train"]
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 LoaderFactory: TypeAlias = Callable[[int], Iterable[Batch]]
@@ -69,7 +72,8 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train a model in place.
 
-    The loss is cross-entropy plus the feature diversity loss over the weights of the model's head. A seed fixes the
+    The loss is cross-entropy, weighted by class where the settings say so, plus the feature diversity loss over the
+    weights of the model's head. A seed fixes the
     order of the images, their augmentation and dropout; on a CPU the outcome is then the same for the same number of
     threads. PyTorch's own random state is what it was, afterwards.
 
@@ -88,7 +92,8 @@ def train(
         micro_batch: Most images that a process computes at once; a larger batch is computed in parts whose gradients
             add up. Batch normalisation sees the parts. None: each batch at once.
         validation: Images to choose the epoch with: at the end the model has the weights of the epoch that classified
-            most of them correctly, the last one of several. None: those of the last epoch.
+            most of them correctly, the last one of several; where class weights or sampling are balanced, that of the
+            highest mean over classes. None: those of the last epoch.
         state: A file to keep the state of the training in, after each epoch, every few minutes, and when it is stopped.
             If it is there and of the same training, it goes on from there, bit by bit the same. It must lie where all
             processes see it. The caller removes it when the model is safe.
@@ -99,8 +104,9 @@ def train(
 
     Returns:
         A row for each epoch: "epoch" from 1 on; "loss", "cross_entropy", "diversity" (of the whole epoch, per image,
-        while training), "accuracy" (the same), "learning_rate" (of the backbone, in the last step), "seconds", and
-        "validation_accuracy" where there are images for it.
+        while training; weighted by class where the loss is), "accuracy" (over all images, the same), "learning_rate"
+        (of the backbone, in the last step), "seconds", and where there are images for it "validation_accuracy" (over
+        all images) and "validation_macro_accuracy" (mean over classes).
 
     Raises:
         TrainingError: The loss or the weights became infinite or NaN. The model has the weights of the last epoch that
@@ -115,10 +121,13 @@ def train(
     model.eval()
     chosen = model.backbone.preprocessing if preprocessing is None else preprocessing
     batches: Batches
+    class_weights: Tensor | None = None
     if callable(images):
+        _refuse_balance(settings)
         batches = _of_function(images)
     else:
         settings = settings.for_images(len(images))
+        class_weights = _class_weights(images.labels, model.n_classes) if settings.class_weights == BALANCED else None
         batches = _of_images(images, chosen, settings, seed, workers, pinned=place.type == "cuda")
     if not settings.epochs:
         return []
@@ -136,7 +145,7 @@ def train(
     held_out = None if validation is None else _held_out(validation, chosen, settings, workers)
     # An exception, Ctrl-C included, leaves as it came; random state and mode are put right on its way.
     with _random_state_kept(place), _stopping() as stop:
-        training = _Training(model, settings, seed, micro_batch, keeper, stop, progress)
+        training = _Training(model, settings, class_weights, seed, micro_batch, keeper, stop, progress)
         try:
             return training.run(batches, held_out, on_epoch)
         finally:
@@ -168,6 +177,35 @@ def accuracy(model: nn.Module, loader: Iterable[Batch], device: torch.device | s
     return right / seen
 
 
+def confusions(model: Classifier, loader: Iterable[Batch], device: torch.device | str = "cpu") -> npt.NDArray[np.int64]:
+    """(n_classes, n_classes) images by their class and the class that they are taken for, in evaluation mode.
+
+    Args:
+        model: Moved to the device, its mode is kept.
+        loader: Batches (images (B, 3, H, W), labels (B,)), un-augmented; of several processes, each gives its share.
+        device: Where to compute.
+
+    Raises:
+        InvalidInputError: There are no images.
+    """
+    model.to(device)
+    counts = np.zeros((model.n_classes, model.n_classes), dtype=np.int64)
+    with evaluation_mode(model), torch.no_grad():
+        for images, labels in loader:
+            predicted = model(images.to(device)).logits.argmax(dim=1).cpu()
+            counts += count_confusions(labels, predicted, model.n_classes)
+    total: npt.NDArray[np.int64] = distributed.sum_over_processes(torch.from_numpy(counts)).numpy()
+    if not total.any():
+        raise InvalidInputError("The 'loader' parameter must hold at least one image. Got none.")
+    return total
+
+
+def chosen_by(settings: TrainingSettings) -> str:
+    """The column of the history by which validation images choose an epoch: what the training balances, if it does."""
+    balanced = BALANCED in (settings.class_weights, settings.sampling)
+    return "validation_macro_accuracy" if balanced else "validation_accuracy"
+
+
 # -- all epochs ----------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +215,7 @@ class _Training:
 
     model: Classifier
     settings: TrainingSettings
+    class_weights: Tensor | None
     seed: int
     micro_batch: int | None
     keeper: TrainingStateFile | None
@@ -185,6 +224,7 @@ class _Training:
 
     def __post_init__(self) -> None:
         self.device = self.model.weight.device
+        self.class_weights = None if self.class_weights is None else self.class_weights.to(self.device)
         self.optimizer = _optimizer(self.model, self.settings)
         self.parallel: nn.Module = self.model
         if distributed.world_size() > 1:
@@ -210,9 +250,10 @@ class _Training:
                 self._require_finite_weights(at.epoch)
                 good = _snapshot(self.model)
                 if validation is not None:
-                    row["validation_accuracy"] = accuracy(self.model, validation, self.device)
-                    best = max((known["validation_accuracy"] for known in at.history), default=-1.0)
-                    if row["validation_accuracy"] >= best:
+                    found = ClassScores(confusions(self.model, validation, self.device))
+                    row |= {"validation_accuracy": found.accuracy, "validation_macro_accuracy": found.macro_accuracy}
+                    measure = chosen_by(self.settings)
+                    if row[measure] >= max((known[measure] for known in at.history), default=-1.0):
                         at.best = good
                 at = TrainingState(epoch=at.epoch + 1, history=[*at.history, row], best=at.best)
                 _log.info("epoch %d/%d: %s", row["epoch"], self.settings.epochs, row)
@@ -312,7 +353,7 @@ class _Training:
     def _backward(self, images: Tensor, labels: Tensor, share: Tensor) -> Tensor:
         """Gradients of a part of a batch, and its figures: sums over its images."""
         output = self.parallel(images)
-        cross_entropy = functional.cross_entropy(output.logits, labels)
+        cross_entropy = self._cross_entropy(output.logits, labels)
         loss = cross_entropy
         diversity = torch.zeros_like(cross_entropy)
         if self.settings.beta:
@@ -323,6 +364,13 @@ class _Training:
         right = (output.logits.argmax(dim=1) == labels).sum()
         sums = (loss * number, cross_entropy * number, diversity * number, right, torch.full_like(loss, number))
         return torch.stack(sums).detach()
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.class_weights is None:
+            return functional.cross_entropy(logits, labels)
+        # Over the number of images, not over the sum of their weights as PyTorch has it: that sum differs between
+        # parts of a batch and between processes, which then could not be added up.
+        return (functional.cross_entropy(logits, labels, reduction="none") * self.class_weights[labels]).mean()
 
     def _parts(self, number: int) -> list[tuple[int, int]]:
         """Bounds of parts of nearly equal size, none of a single image, over which nothing can be normalised."""
@@ -401,6 +449,7 @@ def _of_images(
         preprocessing.transform(settings.augmentation),
         batch_size=settings.batch_size,
         shuffle=True,
+        balanced=settings.sampling == BALANCED,
         seed=seed,
         workers=workers,
         least_batch=least,
@@ -408,6 +457,23 @@ def _of_images(
         pinned=pinned,
     )
     return lambda epoch, first: (len(loader), loader.go_to(epoch, first))
+
+
+def _class_weights(labels: npt.NDArray[np.int64], n_classes: int) -> Tensor:
+    """(n_classes,) float32, n / (number of classes × n of the class); 0 for classes without an image."""
+    present = np.unique(labels)
+    weights = np.zeros(max(n_classes, int(present.max(initial=0)) + 1), dtype=np.float32)
+    weights[present] = compute_class_weight("balanced", classes=present, y=labels)
+    return torch.from_numpy(weights)
+
+
+def _refuse_balance(settings: TrainingSettings) -> None:
+    for name in ("class_weights", "sampling"):
+        if getattr(settings, name) == BALANCED:
+            raise InvalidInputError(
+                f"The 'images' parameter must be a set of images where '{name}' is {BALANCED!r}, because a function "
+                "does not tell how many images a class has. Got a function; give an ImageSet, or balance its batches."
+            )
 
 
 def _of_function(function: LoaderFactory) -> Batches:

@@ -11,7 +11,10 @@ from typing import Any
 from qpm_opt import InvalidInputError
 from qpm_vision.preprocessing import AUGMENTATIONS
 
-__all__ = ["SCHEDULES", "SMALL_DENSE", "SMALL_FINE_TUNING", "TrainingSettings"]
+__all__ = ["BALANCED", "SCHEDULES", "SMALL_DENSE", "SMALL_FINE_TUNING", "TrainingSettings"]
+
+BALANCED = "balanced"
+"""What `class_weights` and `sampling` may be, beside "none"."""
 
 _ONE_CYCLE_START = 1 / 25
 
@@ -54,6 +57,14 @@ class TrainingSettings:
         augmentation: A name in `qpm_vision.preprocessing.AUGMENTATIONS`.
         beta: Weight β of the feature diversity loss; 0 leaves it out.
         gradient_norm: Longer gradients are shortened to this L2 norm over all parameters; None: left as they are.
+        class_weights: "balanced": the cross-entropy of an image counts the more the fewer training images its class
+            has, n / (number of classes × n of the class), 1 on average; "none": every image counts the same.
+        sampling: "balanced": each epoch draws as many images of each class, give or take one, instead of each image
+            once; "none": each image once. Not together with balanced
+            class weights, because small classes would count twice over.
+
+    The statistics behind the choice of features, A among them, are computed over all training images, each once and not
+    augmented, whatever `class_weights` and `sampling` are; these change them only through the model that they train.
 
     Raises:
         InvalidInputError: A value is malformed.
@@ -73,6 +84,8 @@ class TrainingSettings:
     augmentation: str = "shift"
     beta: float = 0.196
     gradient_norm: float | None = None
+    class_weights: str = "none"
+    sampling: str = "none"
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 0), ("least_steps", 0), ("step_epochs", 1), ("batch_size", 2)):
@@ -93,6 +106,13 @@ class TrainingSettings:
                 raise _wrong(name, "a number of at least 0 and below 1", getattr(self, name))
         for name, known in (("schedule", SCHEDULES), ("augmentation", AUGMENTATIONS)):
             _require_known(name, getattr(self, name), known)
+        for name in ("class_weights", "sampling"):
+            _require_known(name, getattr(self, name), ("none", BALANCED))
+        if self.class_weights == self.sampling == BALANCED:
+            raise InvalidInputError(
+                "The 'class_weights' and 'sampling' parameters must not both be 'balanced', because small classes "
+                "would count twice over. Got both; choose one."
+            )
 
     def for_images(self, n_images: int) -> TrainingSettings:
         """The same, with as many epochs as that number of images needs for `least_steps`; none stays none."""

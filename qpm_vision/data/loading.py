@@ -6,9 +6,10 @@ import random
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -30,6 +31,7 @@ def make_loader(
     *,
     batch_size: int,
     shuffle: bool = False,
+    balanced: bool = False,
     seed: int = 0,
     workers: int = 0,
     least_batch: int = 1,
@@ -48,6 +50,9 @@ def make_loader(
         transform: Turns an 8-bit RGB picture into a (3, H, W) tensor; must be picklable if there are workers.
         batch_size: Images per batch.
         shuffle: A new random order in each pass.
+        balanced: Each pass draws, in random order, as many images as there are, and as many of each class, give or take
+            one: the images of a class come round equally often, so that those of a small one come several times,
+            differently augmented, and those of a large one not all.
         seed: Of order and augmentation.
         workers: Processes that read and transform; 0 does it in this one.
         least_batch: A last batch of fewer images joins the one before.
@@ -77,7 +82,9 @@ def make_loader(
         workers = 0  # what is only read is not worth the way from another process
     return Loader(
         dataset,
-        batch_sampler=_SeededBatches(len(images), int(batch_size), int(least_batch), shuffle, int(seed), share),
+        batch_sampler=_SeededBatches(
+            images.labels, int(batch_size), int(least_batch), _order(shuffle, balanced), int(seed), share
+        ),
         num_workers=int(workers),
         collate_fn=_as_it_is if isinstance(dataset, _Prepared) else _collate,
         # Its own generator: without one every pass would draw a number from torch's global generator.
@@ -137,14 +144,21 @@ class _SeededBatches(Sampler[list[tuple[int, int]]]):
     """Batches of positions, each with a seed for its augmentation; both depend on the number of the pass alone."""
 
     def __init__(
-        self, length: int, batch_size: int, least_batch: int, shuffle: bool, seed: int, share: tuple[int, int]
+        self,
+        labels: npt.NDArray[np.int64],
+        batch_size: int,
+        least_batch: int,
+        order: _Order,
+        seed: int,
+        share: tuple[int, int],
     ) -> None:
+        length = len(labels)
         starts = list(range(0, length, batch_size))
         if len(starts) > 1 and length - starts[-1] < least_batch:
             starts.pop()
         self._bounds = list(zip(starts, [*starts[1:], length], strict=True))
-        self._length = length
-        self._shuffle = shuffle
+        self._labels = labels
+        self._order = order
         self._seed = seed
         self._share = share
         self.next_pass = 1
@@ -158,15 +172,50 @@ class _SeededBatches(Sampler[list[tuple[int, int]]]):
         self.next_pass, self.first_batch = number + 1, 0
         drawn = np.random.SeedSequence([self._seed, number]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(drawn[0]) >> 1)
-        order = torch.randperm(self._length, generator=generator)
-        seeds = torch.randint(2**32, (self._length,), generator=generator)
-        if not self._shuffle:
-            order = torch.arange(self._length)
+        positions, seeds = self._order(self._labels, generator)
         rank, processes = self._share
         for begin, end in self._bounds[first:]:
-            # The seed goes with the position, so that an order of batches or workers has no part in it.
-            mine = order[begin:end][rank::processes]
-            yield list(zip(mine.tolist(), seeds[mine].tolist(), strict=True))
+            mine = slice(begin + rank, end, processes)
+            yield list(zip(positions[mine].tolist(), seeds[mine].tolist(), strict=True))
+
+
+_Order: TypeAlias = "Callable[[npt.NDArray[np.int64], torch.Generator], tuple[Tensor, Tensor]]"
+"""From labels, the positions that a pass goes through and a seed for each, which no batch or worker has a part in."""
+
+
+def _order(shuffle: bool, balanced: bool) -> _Order:
+    if balanced:
+        return _by_class
+    return _shuffled if shuffle else _as_they_come
+
+
+def _shuffled(labels: npt.NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    order = torch.randperm(len(labels), generator=generator)
+    # The seed goes with the position: the same image is augmented alike with and without shuffling.
+    return order, _seeds(len(labels), generator)[order]
+
+
+def _as_they_come(labels: npt.NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    torch.randperm(len(labels), generator=generator)
+    return torch.arange(len(labels)), _seeds(len(labels), generator)
+
+
+def _by_class(labels: npt.NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    members = [torch.from_numpy(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    share, more = divmod(len(labels), len(members))
+    favoured = set(torch.randperm(len(members), generator=generator)[:more].tolist())
+    drawn = []
+    for number, own in enumerate(members):
+        count = share + (number in favoured)
+        rounds = [own[torch.randperm(len(own), generator=generator)] for _ in range(-(-count // len(own)))]
+        if rounds:
+            drawn.append(torch.cat(rounds)[:count])
+    order = torch.cat(drawn)[torch.randperm(len(labels), generator=generator)]
+    return order, _seeds(len(labels), generator)  # one for each time: an image that comes again is augmented anew
+
+
+def _seeds(length: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(2**32, (length,), generator=generator)
 
 
 class Loader(DataLoader[Any]):

@@ -118,6 +118,7 @@ def assemble(material: Material) -> Report:
         n_looked=len(seen.labels),
         n_pictured=len(material.pictured),
         accuracy={name: material.scores[name]["accuracy_test"] for name in ("dense", "qpm")},
+        macro_accuracy=material.scores["qpm"].get("macro_accuracy_test"),
         metrics=metrics(material.scores),
         protocol=protocol(material.config, material.identity, material.preprocessing, material.origin),
         classes=classes,

@@ -223,7 +223,8 @@ class Report:
         n_test: Test images.
         n_looked: Images that histograms, average maps and best images are made from.
         n_pictured: Classes with pictures.
-        accuracy: Share of test images that are classified correctly, by "dense" and "qpm".
+        accuracy: Share of all test images that are classified correctly, by "dense" and "qpm".
+        macro_accuracy: Mean over classes of this share, of "qpm"; None in runs of earlier versions.
         metrics: Figures of merit.
         protocol: What was done, as (what, how).
         classes: All classes.
@@ -252,6 +253,7 @@ class Report:
     n_looked: int
     n_pictured: int
     accuracy: dict[str, float]
+    macro_accuracy: float | None
     metrics: list[Metric]
     protocol: list[tuple[str, str]]
     classes: list[ClassEntry]

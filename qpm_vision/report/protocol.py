@@ -14,8 +14,13 @@ from qpm_vision.training_settings import TrainingSettings
 __all__ = ["metrics", "protocol"]
 
 _MEANINGS = {
-    "accuracy_test": "Share of the test images that get their right class.",
-    "accuracy_train": "The same for training images. Much higher than on test images: learned by heart.",
+    "accuracy_test": "Share of all test images that get their right class; large classes count more.",
+    "accuracy_test_interval": "Where the share lies for images of the same kind, with 95 % confidence (Wilson).",
+    "macro_accuracy_test": "The share of each class, averaged over classes (balanced accuracy); small classes count as "
+    "much as large ones.",
+    "macro_accuracy_test_interval": "Where it lies with 95 % confidence, from the Wilson intervals of the classes.",
+    "accuracy_train": "Share of all training images. Much higher than on test images: learned by heart.",
+    "macro_accuracy_train": "The share of each class of training images, averaged over classes.",
     "spatial_diversity": "Whether the features of an image look at different places. 100 %: nowhere the same. "
     "Higher is better.",
     "class_independence": "Whether features are more than detectors of one class. Higher is better.",

@@ -290,7 +290,7 @@ def test_a_terminal_gets_a_bar() -> None:
 def test_table_leaves_out_what_nobody_has() -> None:
     table = score_table([("a", {"accuracy_test": 1.0, "features": 1280}), ("b", {"accuracy_test": None})])
     assert "structural" not in table
-    assert table.splitlines()[1].split() == ["accuracy,", "test", "100.0", "%", "–"]
+    assert table.splitlines()[1].split() == ["accuracy,", "test", "(all", "images)", "100.0", "%", "–"]
     assert table.splitlines()[2].split() == ["features", "1,280", "–"]
 
 

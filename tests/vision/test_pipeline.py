@@ -32,6 +32,8 @@ from tests.vision.tiny import CLASSES, tiny_config, tiny_data
 FILES = {
     "assignment.npz",
     "config.json",
+    "confusion-dense.csv",
+    "confusion-qpm.csv",
     "data.json",
     "dense.safetensors",
     "figures",
@@ -506,7 +508,7 @@ class Listener(SilentReporter):
 
 def test_what_deserves_a_second_look_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listener = Listener()
-    monkeypatch.setattr(pipeline, "accuracy", lambda *_: 1.0)
+    monkeypatch.setattr(pipeline, "confusions", lambda *_: np.eye(len(CLASSES), dtype=np.int64))
     monkeypatch.setattr(pipeline, "_COARSE", 5)
     run(tiny_config(), tmp_path / "run", data=tiny_data(), reporter=listener)
     text = "\n".join(listener.messages)

@@ -115,7 +115,7 @@ const CLASS_ORDERS = {
   similar: { text: "similar ones together", sorted: () => report.class_order },
   name: { text: "name", sorted: () => sortedClasses((a, b) => collator.compare(classes[a].name, classes[b].name)) },
   worst: {
-    text: "accuracy, worst first",
+    text: "recall, worst first",
     sorted: () => sortedClasses((a, b) => (accuracyOf(a) ?? 2) - (accuracyOf(b) ?? 2)),
   },
   mistakes: { text: "mistakes, most first", sorted: () => sortedClasses((a, b) => mistakesOf[b] - mistakesOf[a]) },
