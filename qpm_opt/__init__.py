@@ -21,6 +21,8 @@ from qpm_opt.processes import end_with_parent
 from qpm_opt.redundancy import Penalties, penalties_from_similarity
 from qpm_opt.solution import Assignment, SolutionStatus, Termination, TracePoint
 from qpm_opt.sweep import SweepPoint, sweep
+from qpm_opt.tables import read_csv
+from qpm_opt.text import alike_but_for_case, normal_text
 from qpm_opt.verify import Verification, verify
 
 __all__ = [
@@ -42,12 +44,15 @@ __all__ = [
     "TracePoint",
     "UnsupportedError",
     "Verification",
+    "alike_but_for_case",
     "backend_names",
     "backend_version",
     "drawable",
     "end_with_parent",
     "literal_text",
+    "normal_text",
     "penalties_from_similarity",
+    "read_csv",
     "solve_assignment",
     "steady_output",
     "sweep",

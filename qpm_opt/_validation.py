@@ -12,6 +12,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from qpm_opt.errors import InvalidInputError
+from qpm_opt.text import normal_text
 
 _LARGEST = 1e100
 
@@ -77,7 +78,7 @@ def labels_of(value: Any, axis: str) -> tuple[str | int, ...] | None:
     index = getattr(value, axis, None)
     if index is None or callable(index) or not hasattr(value, "iloc"):
         return None
-    labels = tuple(item.item() if isinstance(item, np.generic) else item for item in index)
+    labels = tuple(_plain_label(item) for item in index)
     return None if labels == tuple(range(len(labels))) else labels
 
 
@@ -119,10 +120,10 @@ def require_moderate(name: str, array: FloatArray) -> None:
 
 
 def label_tuple(name: str, value: Iterable[Any] | None, length: int) -> tuple[str | int, ...] | None:
-    """Labels as a tuple of strings or ints, as many as needed and no two alike."""
+    """Labels as a tuple of strings (in the spelling of `normal_text`) or ints, as many as needed and no two alike."""
     if value is None:
         return None
-    labels = tuple(item.item() if isinstance(item, np.generic) else item for item in items(name, value, "labels"))
+    labels = tuple(_plain_label(item) for item in items(name, value, "labels"))
     if len(labels) != length:
         raise InvalidInputError(f"The '{name}' parameter must have {length} entries. Got {len(labels)}.")
     wrong = [label for label in labels if not isinstance(label, (str, int)) or isinstance(label, bool)]
@@ -181,10 +182,15 @@ def _float(name: str, value: Any) -> float:
         ) from None
 
 
+def _plain_label(label: Any) -> Any:
+    if isinstance(label, np.generic):
+        label = label.item()
+    return normal_text(label) if isinstance(label, str) else label
+
+
 def position(name: str, value: Any, length: int, labels: Sequence[str | int] | None, what: str) -> int:
     """The index that a label or, where labels are not integers themselves, a position stands for."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = _plain_label(value)
     has_integer_labels = labels is not None and any(isinstance(label, int) for label in labels)
     if isinstance(value, str) or (has_integer_labels and isinstance(value, int) and not isinstance(value, bool)):
         if labels is None:

@@ -31,6 +31,7 @@ from qpm_opt.problem import AssignmentProblem
 from qpm_opt.redundancy import penalties_from_similarity
 from qpm_opt.solution import Assignment, Termination
 from qpm_opt.sweep import SweepPoint, sweep
+from qpm_opt.tables import read_labelled_csv
 from qpm_opt.verify import verify
 
 if TYPE_CHECKING:
@@ -250,26 +251,13 @@ def _read_table(name: str) -> Any:
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
-        frame = pd.read_csv(path, index_col=0)
-        _refuse_unnamed(name, frame)
-        if all(str(name).isdecimal() for name in frame.columns):  # numbers, as they are in the first column
-            frame.columns = pd.Index([int(name) for name in frame.columns])
-        return frame
+        if not path.exists():
+            raise FileNotFoundError
+        return read_labelled_csv(path)
     except FileNotFoundError:
         raise InvalidInputError(f"The file {name!r} does not exist.") from None
     except (OSError, ValueError, EOFError) as error:
         raise InvalidInputError(f"The file {name!r} is damaged or is no {path.suffix} file ({error}).") from error
-
-
-def _refuse_unnamed(name: str, frame: pd.DataFrame) -> None:
-    """Numbers in the first column under a heading are data, not names: reading on would lose them."""
-    if not frame.shape[1]:
-        raise InvalidInputError(f"The file {name!r} must hold several columns, separated by commas. Got one.")
-    if pd.api.types.is_numeric_dtype(frame.index) and frame.index.name is not None:
-        raise InvalidInputError(
-            f"The file {name!r} must have names in its first row and column, and an empty first cell. Got the number "
-            f"{frame.index[0]} under {frame.index.name!r}; write it with pandas' to_csv, or save the numbers as .npy."
-        )
 
 
 def _one_column(name: str, table: Any) -> Any:

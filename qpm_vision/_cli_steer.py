@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 from qpm_opt import InvalidInputError
 from qpm_vision._progress import make_reporter
@@ -64,19 +66,20 @@ def _show_scores(parent: RunFolder, folder: RunFolder) -> None:
 
 
 def _steering(arguments: argparse.Namespace) -> Steering:
+    numbers = {name: getattr(arguments, name) for name in ("border_bias", "centre_bias", "stay", "closest_pairs")}
+    given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
     options = Steering(
         ban=_split(arguments.ban),
         require=_split(arguments.require),
         forbid=_of_classes("--forbid", arguments.forbid),
         assign=_of_classes("--assign", arguments.assign),
         prefer=dict(_preference(text) for text in arguments.prefer),
-        border_bias=arguments.border_bias,
-        centre_bias=arguments.centre_bias,
-        stay=arguments.stay,
         contrast=tuple((first, second) for first, second in arguments.contrast),
-        closest_pairs=arguments.closest_pairs,
+        **given,
     )
-    return options if arguments.file is None else Steering.from_yaml(arguments.file).joined(options)
+    if arguments.file is None:
+        return options
+    return replace(Steering.from_yaml(arguments.file).joined(options), **given)  # a 0 on the command line counts too
 
 
 def _split(texts: Iterable[str]) -> tuple[str, ...]:

@@ -731,13 +731,10 @@ def _steer_options(parser: argparse.ArgumentParser) -> None:
         what.add_argument(
             f"--{place}-bias",
             type=float,
-            default=0.0,
             metavar="X",
             help=f"above 0: prefer features that peak {meant}; below 0: those that do not",
         )
-    what.add_argument(
-        "--stay", type=float, default=0.0, metavar="X", help="add X to the bias of each feature that is kept now"
-    )
+    what.add_argument("--stay", type=float, metavar="X", help="add X to the bias of each feature that is kept now")
     what.add_argument(
         "--contrast",
         nargs=2,
@@ -746,9 +743,7 @@ def _steer_options(parser: argparse.ArgumentParser) -> None:
         metavar=("A", "B"),
         help="two classes that share all features but one",
     )
-    what.add_argument(
-        "--closest-pairs", type=int, default=0, metavar="N", help="the same for the N pairs of most similar classes"
-    )
+    what.add_argument("--closest-pairs", type=int, metavar="N", help="the same for the N pairs of most similar classes")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, write and train nothing")
     parser.add_argument("--solve-seconds", type=float, help="time limit of the solver (default: 20)")
     parser.add_argument("--device", help="cpu, cuda, … (default: that of the run)")

@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from qpm_opt import InvalidInputError
+from qpm_opt import InvalidInputError, normal_text, read_csv
 from qpm_vision._work import read_assignment
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
@@ -148,25 +148,20 @@ def write_names(folder: RunFolder, names: Mapping[int, str]) -> Path:
 
 
 def _read(path: Path, *, blanks: bool = False) -> dict[int, str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(
-            f"The table of names must be a CSV file in UTF-8. Cannot read {str(path)!r}: {error}."
-        ) from error
-    rows = csv.DictReader(io.StringIO(text))
-    columns = tuple(rows.fieldnames or ())
+    if not path.is_file():
+        raise InvalidInputError(f"The table of names must be a CSV file in UTF-8. Cannot read {str(path)!r}: no file.")
+    (_, columns), *rows = read_csv(path, fill=True) or [(0, [])]
     if not set(COLUMNS) <= set(columns):
         raise InvalidInputError(
             f"The table {str(path)!r} must have the columns feature and name. Got {', '.join(columns) or 'none'}; "
             "let its first line be feature,name."
         )
     names: dict[int, str] = {}
-    for row in rows:
-        number, name = (row["feature"] or "").strip(), (row["name"] or "").strip()
+    for line, row in rows:
+        number, name = (row[columns.index(column)] for column in COLUMNS)
         if not name and not (blanks and number):
             continue
-        where = f"{path.name}, line {rows.line_num}"
+        where = f"{path.name}, line {line}"
         if not number.isdecimal():
             raise InvalidInputError(f"{where}: the feature must be its number. Got {number!r}.")
         if name:
@@ -178,6 +173,7 @@ def _read(path: Path, *, blanks: bool = False) -> dict[int, str]:
 
 def _add(names: dict[int, str], number: int, name: str, where: str) -> None:
     """Add a name that is fit to be one; a number, or the name of another feature, would be taken for that feature."""
+    name = normal_text(name)
     if not name or name != name.strip() or len(name) > LONGEST or not name.isprintable():
         raise InvalidInputError(
             f"{where}: a name must have 1 to {LONGEST} printable characters, the first and last no space. Got {name!r}."

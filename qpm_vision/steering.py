@@ -27,6 +27,7 @@ from qpm_opt import (
     Progress,
     QPMError,
     Termination,
+    normal_text,
     solve_assignment,
     verify,
 )
@@ -206,14 +207,15 @@ class Steering:
         def of(key: str, listed: Iterable[Feature]) -> list[int]:
             return [_feature_number(key, feature, n_features, names) for feature in listed]
 
+        known = [normal_text(name) for name in class_names]
         for key, mentioned in (
             ("forbid", [*self.forbid]),
             ("assign", [*self.assign]),
             ("contrast", [name for pair in self.contrast for name in pair]),
         ):
             for name in mentioned:
-                if name not in class_names:
-                    hint = _nearest(name, class_names)
+                if name not in known:
+                    hint = _nearest(name, known)
                     raise InvalidInputError(f"The '{key}' parameter must name classes of the run. Got {name!r}.{hint}")
         return Steering(
             ban=tuple(sorted(of("ban", self.ban))),
@@ -504,7 +506,7 @@ def _class_names(problem: AssignmentProblem) -> tuple[str, ...]:
 
 def _feature_number(key: str, feature: Feature, n_features: int, names: Mapping[int, str]) -> int:
     if isinstance(feature, str):
-        numbers = {name: number for number, name in names.items()}
+        numbers = {normal_text(name): number for number, name in names.items()}
         if feature not in numbers:
             hint = _nearest(feature, numbers) if numbers else " No feature of the run has a name; use numbers."
             raise InvalidInputError(f"The '{key}' parameter must name features of the run. Got {feature!r}.{hint}")
@@ -529,7 +531,7 @@ def _features(key: str, value: Any) -> tuple[Feature, ...]:
 
 def _feature(key: str, value: Any) -> Feature:
     if isinstance(value, str) and value.strip() and _can_be_written(value):
-        text = value.strip()
+        text = normal_text(value.strip())
         return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else text
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0:
         return int(value)
@@ -539,7 +541,10 @@ def _feature(key: str, value: Any) -> Feature:
 def _features_of_classes(key: str, value: Any) -> dict[str, tuple[Feature, ...]]:
     if not isinstance(value, Mapping):
         raise _wrong(key, "names of classes, each with a list of features, such as {cardinal: [17]}", value)
-    listed = {_class_name(key, name): _features(key, features) for name, features in value.items()}
+    listed: dict[str, tuple[Feature, ...]] = {}
+    for name, features in value.items():  # of a class that is there in two spellings all are meant
+        spelled = _class_name(key, name)
+        listed[spelled] = tuple(dict.fromkeys((*listed.get(spelled, ()), *_features(key, features))))
     return {name: features for name, features in listed.items() if features}
 
 
@@ -548,7 +553,7 @@ def _class_name(key: str, value: Any) -> str:
         return str(value)
     if not isinstance(value, str) or not value or not _can_be_written(value):
         raise _wrong(key, "names of classes as text (quote them in YAML where they look like something else)", value)
-    return value
+    return normal_text(value)
 
 
 def _can_be_written(text: str) -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from qpm_opt import InvalidInputError
+from qpm_opt import InvalidInputError, normal_text, read_csv
 from qpm_vision.data._annotations import listed
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ def read_attributes(path: str | Path, class_names: Sequence[str]) -> dict[str, t
     by_class = _rows_by_class(place, rows, class_names)
     attributes = {}
     for number, column in enumerate(header[1:], 1):
-        values = tuple(by_class[_normal(name)][number].strip() for name in class_names)
+        values = tuple(by_class[normal_text(name)][number] for name in class_names)
         empty = [name for name, value in zip(class_names, values, strict=True) if not value]
         if empty:
             raise _wrong(place, f"a value of {column!r} for every class", f"none for {listed(empty)}")
@@ -88,31 +86,28 @@ def cosine_relation(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
 
 
 def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = [row for row in csv.reader(stream) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _wrong(path, "a CSV table in UTF-8", str(error)) from error
-    if not rows or rows[0][0].strip() != "class" or len(rows[0]) < 2:
-        came = ", ".join(rows[0]) if rows else "an empty file"
-        raise _wrong(path, "a first row with 'class' and at least one attribute", came)
-    header = [cell.strip() for cell in rows[0]]
-    for row in rows[1:]:
-        if len(row) != len(header):
-            raise _wrong(path, f"{len(header)} cells in every row", f"{len(row)} in the row of {row[0]!r}")
-    return header, rows[1:]
+    found = read_csv(path)
+    if not found:
+        raise _wrong(path, "a first row with 'class' and at least one attribute", "an empty file")
+    (line, header), *rows = found
+    if header[0] != "class" or len(header) < 2:
+        raise _wrong(path, "a first row with 'class' and at least one attribute", ", ".join(header))
+    unnamed = [position for position, name in enumerate(header, 1) if not name]
+    if unnamed:
+        raise _wrong(path, "a name for every column", f"none for column {unnamed[0]} in line {line}")
+    return header, [row for _, row in rows]
 
 
 def _rows_by_class(path: Path, rows: list[list[str]], class_names: Sequence[str]) -> dict[str, list[str]]:
     by_class: dict[str, list[str]] = {}
     repeated = []
     for row in rows:
-        name = _normal(row[0].strip())
+        name = row[0]
         if name in by_class:
             repeated.append(name)
         by_class[name] = row
-    known = {_normal(name) for name in class_names}
-    missing = [name for name in class_names if _normal(name) not in by_class]
+    known = {normal_text(name) for name in class_names}
+    missing = [name for name in class_names if normal_text(name) not in by_class]
     unknown = [name for name in by_class if name not in known]
     for problem, names in (
         ("rows are missing for the classes", missing),
@@ -140,8 +135,3 @@ def _wrong(path: Path, expected: str, came: str) -> InvalidInputError:
         f"The table {str(path)!r} must have {expected}. Got: {came.rstrip('.')}. Correct it, or take it away to do "
         "without known relations of classes."
     )
-
-
-def _normal(name: str) -> str:
-    # File systems differ in how they spell composed letters.
-    return unicodedata.normalize("NFC", name)

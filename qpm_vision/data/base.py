@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from qpm_opt import InvalidInputError
+from qpm_opt import InvalidInputError, normal_text
 from qpm_vision.data._annotations import listed
 from qpm_vision.data.images import UnreadableImageError, read_image
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
@@ -389,6 +389,7 @@ class ImageData:
     parts: Parts | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", _spelled(self.class_names))
         for part, images in (("train", self.train), ("test", self.test), ("validation", self.validation)):
             if images is not None and tuple(images.class_names) != tuple(self.class_names):
                 raise InvalidInputError(
@@ -404,7 +405,7 @@ class ImageData:
 
 
 def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(class_names)
+    names = _spelled(class_names)
     if isinstance(class_names, str) or not names or not all(isinstance(name, str) and name for name in names):
         raise InvalidInputError(
             f"The 'class_names' parameter must be a list of one non-empty text per class. Got {class_names!r}."
@@ -415,6 +416,10 @@ def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
             f"The 'class_names' parameter must name each class differently. Got twice: {listed(repeated)}."
         )
     return names
+
+
+def _spelled(names: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(normal_text(name) if isinstance(name, str) else name for name in names)
 
 
 def _checked_labels(labels: npt.ArrayLike, n_classes: int) -> npt.NDArray[np.int64]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from qpm_opt import InvalidInputError
+from qpm_opt import InvalidInputError, alike_but_for_case, read_csv
 from qpm_vision.data._annotations import listed
 from qpm_vision.data._listing import Listing, read_and_divide
 from qpm_vision.data._split import check_split
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["load_csv"]
 
 _PARTS: Final = ("train", "test")
+_MERGE: Final = "Spell them alike if they are one class; if not, tell them apart by more, such as upper_A and lower_a."
 _REMEDY: Final = "Give a table with the columns path and label, and split (train or test) if it is divided."
 
 
@@ -31,8 +32,9 @@ def load_csv(
 
     The first row names the columns, in any order: `path`, from the folder of the table or absolute; `label`, any text;
     and `split`, `train` or `test`, without which part of each class is set aside. Other columns are passed over.
-    Classes are sorted by label, as numbers where all of them are. Every image is decoded once: those that cannot be
-    read are left out and listed in `skipped`.
+    Labels stay as they are written, `001` and `NA` too, but for blanks around them and for letters that are taken
+    apart, which are composed. Classes are sorted by label, as numbers where all of them are. Every image is decoded
+    once: those that cannot be read are left out and listed in `skipped`.
 
     Args:
         file: The table.
@@ -47,7 +49,7 @@ def load_csv(
     check_split(test_share, seed)
     table = Path(file).expanduser()
     names, labels, splits = _read(table)
-    paths = [table.parent / name for name in names]
+    paths = [_spelled_as_there(table.parent / name) for name in names]
     missing = [name for name, path in zip(names, paths, strict=True) if not path.is_file()]
     if missing:
         raise _wrong(
@@ -58,6 +60,9 @@ def load_csv(
     class_names = _by_number_or_text(set(labels))
     if len(class_names) < 2:
         raise _wrong(table, "have at least 2 classes", f"one, {class_names[0]!r}")
+    pair = alike_but_for_case(class_names)
+    if pair is not None:  # pictures of classes are files, which would replace each other on many systems
+        raise _wrong(table, "have labels that differ in more than case", f"{pair[0]!r} and {pair[1]!r}", _MERGE)
     label_of = {name: label for label, name in enumerate(class_names)}
     divided = splits is not None
     listing = Listing(
@@ -77,14 +82,7 @@ def load_csv(
 
 def _read(table: Path) -> tuple[list[str], list[str], list[str] | None]:
     """Path, label and, where the table has it, split of each row."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise _wrong(table, "be a CSV table in UTF-8", reason) from error
-    rows = [(line, row) for line, row in rows if any(row)]
+    rows = read_csv(table)
     if not rows:
         raise _wrong(table, "have a first row with the names of its columns", "an empty file")
     header = rows[0][1]
@@ -95,8 +93,6 @@ def _read(table: Path) -> tuple[list[str], list[str], list[str] | None]:
         raise _wrong(table, "have a row for each image", "the names of its columns only")
     seen: dict[str, int] = {}
     for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise _wrong(table, f"have {len(header)} cells in every row", f"{len(row)} in line {line}")
         values = dict(zip(header, row, strict=True))
         for column in ("path", "label"):
             if not values[column]:
@@ -111,11 +107,20 @@ def _read(table: Path) -> tuple[list[str], list[str], list[str] | None]:
     return columns["path"], columns["label"], columns.get("split")
 
 
+def _spelled_as_there(path: Path) -> Path:
+    """The path as the file system spells it, which may take composed letters apart or not."""
+    for form in ("NFC", "NFD"):
+        other = Path(unicodedata.normalize(form, str(path)))
+        if other.is_file():
+            return other
+    return path
+
+
 def _by_number_or_text(labels: set[str]) -> list[str]:
     if all(re.fullmatch(r"[+-]?[0-9]+", label) for label in labels):
         return sorted(labels, key=lambda label: (int(label), label))
     return sorted(labels)
 
 
-def _wrong(table: Path, expected: str, came: str) -> InvalidInputError:
-    return InvalidInputError(f"The table {str(table)!r} must {expected}. Got {came.rstrip('.')}. {_REMEDY}")
+def _wrong(table: Path, expected: str, came: str, remedy: str = _REMEDY) -> InvalidInputError:
+    return InvalidInputError(f"The table {str(table)!r} must {expected}. Got {came.rstrip('.')}. {remedy}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from qpm_opt import InvalidInputError
+from qpm_opt import InvalidInputError, alike_but_for_case, normal_text
 from qpm_vision.data._listing import Listing, read_and_divide
 from qpm_vision.data._published import require_same_classes
 from qpm_vision.data._split import check_split
@@ -117,7 +116,7 @@ def _list_files(root: Path) -> Listing:
     return Listing(
         source=root,
         paths=tuple(paths),
-        names=tuple(_normal(path.relative_to(root).as_posix()) for path in paths),
+        names=tuple(normal_text(path.relative_to(root).as_posix()) for path in paths),
         labels=np.array(labels),
         parts=np.array(parts),
         class_names=class_names,
@@ -151,16 +150,20 @@ def _halves(root: Path) -> list[Path]:
 def _class_folders(place: Path) -> dict[str, Path]:
     """The folders in a folder by their names, sorted."""
     found: dict[str, Path] = {}
-    spellings: dict[str, str] = {}
     for path in _folders_in(place):
-        name = _normal(path.name)
-        other = spellings.setdefault(name.casefold(), name)
-        if other != name or name in found:
+        name = normal_text(path.name)
+        if name in found:
             raise InvalidInputError(
-                f"The class folders in {str(place)!r} must have names that differ in more than case. "
-                f"Got {other!r} and {name!r}. Rename or merge them."
+                f"The class folders in {str(place)!r} must have different names. Got {name!r} twice, with letters "
+                "composed and taken apart. Merge the two."
             )
         found[name] = path
+    pair = alike_but_for_case(found)
+    if pair is not None:
+        raise InvalidInputError(
+            f"The class folders in {str(place)!r} must have names that differ in more than case. "
+            f"Got {pair[0]!r} and {pair[1]!r}. Rename or merge them."
+        )
     return dict(sorted(found.items()))
 
 
@@ -170,7 +173,7 @@ def _folders_in(place: Path) -> list[Path]:
 
 def _image_files(place: Path) -> list[Path]:
     """All image files in a folder and the folders in it, sorted by their relative names."""
-    found = sorted((_normal(path.relative_to(place).as_posix()), path) for path in _walk(place, set()))
+    found = sorted((normal_text(path.relative_to(place).as_posix()), path) for path in _walk(place, set()))
     return [path for _, path in found]
 
 
@@ -192,11 +195,6 @@ def _walk(place: Path, seen: set[Path]) -> Iterator[Path]:
 def passed_over(name: str) -> bool:
     """Whether a file or folder of this name is hidden or was left by other tools, and is no part of the data."""
     return name.startswith(".") or name.lower() in _FOREIGN
-
-
-def _normal(name: str) -> str:
-    # macOS spells composed letters in parts; the same tree must give the same names everywhere.
-    return unicodedata.normalize("NFC", name)
 
 
 # -- refusing ------------------------------------------------------------------------------------------------------

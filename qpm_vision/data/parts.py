@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from qpm_opt import InvalidInputError
+from qpm_opt import InvalidInputError, read_csv
 from qpm_vision.data._annotations import listed, wrong_file
 from qpm_vision.data.attributes import read_attributes
 
@@ -73,21 +72,16 @@ def read_parts(boxes: str | Path, attributes: str | Path, class_names: Sequence[
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise wrong_file(path, "be a CSV table in UTF-8", str(error), _REMEDY) from error
-    missing = [name for name in BOXES_COLUMNS if name not in (reader.fieldnames or ())]
+    (_, header), *rows = read_csv(path) or [(0, [])]
+    missing = [name for name in BOXES_COLUMNS if name not in header]
     if missing:
         raise wrong_file(path, f"have the columns {', '.join(BOXES_COLUMNS)}", f"none of {listed(missing)}", _REMEDY)
-    return rows
+    return [(line, dict(zip(header, row, strict=True))) for line, row in rows]
 
 
-def _box(path: Path, number: int, row: Mapping[str, str | None]) -> Box:
+def _box(path: Path, number: int, row: Mapping[str, str]) -> Box:
     try:
-        left, upper, right, lower = (float(row[name] or "") for name in BOXES_COLUMNS[2:])
+        left, upper, right, lower = (float(row[name]) for name in BOXES_COLUMNS[2:])
     except ValueError as error:
         raise wrong_file(path, "have numbers as edges", f"{error} in line {number}", _REMEDY) from error
     if not all(map(math.isfinite, (left, upper, right, lower))) or left >= right or upper >= lower:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qpm_opt import InvalidInputError
+from qpm_opt import InvalidInputError, normal_text
 from qpm_vision.data.base import ImageSet
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.heatmaps import overlay, strength
@@ -92,15 +92,17 @@ class Explainer:
         Raises:
             InvalidInputError: There is no such class; names the most similar ones.
         """
-        if isinstance(name, str) and name in self.class_names:
-            return self.class_names.index(name)
         if isinstance(name, int) and 0 <= name < len(self.class_names):
             return name
+        every = [normal_text(known) for known in self.class_names]
+        wanted = normal_text(str(name))
+        if wanted in every:
+            return every.index(wanted)
         # A part will do where it is unmistakable: the 송 of "U+C1A1_송", the 042 of "042 House Wren".
-        having = [known for known in self.class_names if name in known.replace("_", " ").split()]
+        having = [index for index, known in enumerate(every) if wanted in known.replace("_", " ").split()]
         if len(having) == 1:
-            return self.class_names.index(having[0])
-        close = difflib.get_close_matches(str(name), self.class_names, n=3, cutoff=0.4) or list(self.class_names[:5])
+            return having[0]
+        close = difflib.get_close_matches(wanted, every, n=3, cutoff=0.4) or every[:5]
         raise InvalidInputError(
             f"The 'class' parameter must name one of the {len(self.class_names)} classes. Got {name!r}; "
             f"did you mean {' or '.join(repr(item) for item in close)}?"

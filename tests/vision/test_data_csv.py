@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,32 @@ def test_tables_that_cannot_be_read(table: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(InvalidInputError, match=message):
             load_data(f"csv:{argument}")
+
+
+def relabelled(table: Path, *given: str, separator: str = ",") -> Path:
+    rows = (separator.join((path, given[label == "dog"])) for path, label in PETS)
+    return write(table, separator.join(("path", "label")), *rows)
+
+
+@pytest.mark.parametrize("given", [("NA", "None"), ("001", "1"), ("1e5", "100000"), ("-1", "10"), ("True", "False")])
+def test_labels_stay_text(table: Path, given: tuple[str, str]) -> None:
+    assert set(load_csv(relabelled(table, *given)).class_names) == set(given)
+
+
+def test_two_spellings_are_one_label_and_one_file(table: Path, tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "한국") for form in ("NFC", "NFD"))
+    (tmp_path / "a/1.png").rename(tmp_path / f"a/{apart}.png")  # as macOS names it
+    write(table, "path,label", f"a/{composed}.png,{composed}", f"b/1.png,{apart}", "a/2.png,dog", "b/2.png,dog")
+    data = load_csv(table)
+    assert data.class_names == ("dog", composed)
+    assert sorted(labels(data).values()) == ["dog", "dog", composed, composed]
+
+
+def test_doubtful_labels_are_questioned(table: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"differ in more than case. Got 'Cat' and 'cat'. Spell them alike if"):
+        load_csv(relabelled(table, "cat", "Cat"))
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        with pytest.raises(InvalidInputError, match=f"pets.csv' must be separated by commas. Got {name}. Save it with"):
+            load_csv(relabelled(table, "cat", "dog", separator=separator))
+    with pytest.raises(InvalidInputError, match="columns once each. Got 'label' in columns 2 and 3"):
+        load_csv(write(table, "path,label,label", "a/1.png,cat,dog"))

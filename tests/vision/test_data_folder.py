@@ -278,7 +278,7 @@ def test_relation_of_nothing_and_of_extreme_numbers(tmp_path: Path) -> None:
         ("class,x\na,1\n", "missing for the classes 'b'"),
         ("class,x\na,1\nb,2\nowl,3\n", "no images of the classes 'owl'"),
         ("class,x\na,1\nb,2\na,3\n", "several rows for the classes 'a'"),
-        ("class,x,y\na,1,2\nb,2\n", "3 cells.*2 in the row of 'b'"),
+        ("class,x,y\na,1,2\nb,2\n", "3 cells.*2 in line 3, the row of 'b'"),
         ("class,x\na,1\nb,\n", "value of 'x'.*none for 'b'"),
         ("class,x\na,1\nb,inf\n", "finite numbers in the column 'x'"),
     ],
@@ -296,3 +296,18 @@ def test_tables_in_another_encoding(tmp_path: Path) -> None:
     path = write_table(tmp_path, "class,x\nä,1\nb,2\n", "latin-1")
     with pytest.raises(InvalidInputError, match="UTF-8"):
         read_class_relation(path, ["ä", "b"])
+
+
+def test_attributes_are_of_columns_with_different_names(tmp_path: Path) -> None:
+    tree(tmp_path, "a", "b")
+    write_table(tmp_path, "class,x,x\na,1,2\nb,2,1\n")
+    with pytest.raises(InvalidInputError, match="columns once each. Got 'x' in columns 2 and 3"):
+        load_image_folder(tmp_path)
+
+
+def test_a_class_in_two_spellings_is_refused(tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "한국") for form in ("NFC", "NFD"))
+    tree(tmp_path, composed, apart, "b")
+    if len(list(tmp_path.iterdir())) == 3:  # on file systems that keep them apart
+        with pytest.raises(InvalidInputError, match=f"Got '{composed}' twice, with letters composed and taken apart"):
+            load_image_folder(tmp_path)

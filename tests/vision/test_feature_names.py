@@ -56,7 +56,8 @@ def test_names_are_kept_beside_the_run(finished: RunFolder, tmp_path: Path) -> N
         ("feature,name\n{0},17\n", "line 2: a name must not be a number"),
         ("feature,name\n{0}," + "a" * 61 + "\n", "line 2: a name must have 1 to 60 printable"),
         ('feature,name\n{0},"a\nb"\n', "printable"),
-        ("number;name\n", "must have the columns feature and name. Got number;name"),
+        ("number;name\n", "must be separated by commas. Got semicolons. Save it with commas"),
+        ("number,name\n", "must have the columns feature and name. Got number, name"),
         ("", "Got none; let its first line be feature,name"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from qpm_opt import (
     solve_assignment,
     verify,
 )
+from qpm_vision._cli_steer import _steering
+from qpm_vision.cli import _parser
 from qpm_vision.statistics import scale_bias
 from qpm_vision.steering import Steering, closest_class_pairs, solve_steered, steered_problem
 
@@ -361,3 +364,19 @@ def test_joined_adds_up() -> None:
     assert both == Steering(ban=(1, 3), forbid={"ant": (2, 4), "bee": (2,)}, prefer={5: 2.0}, stay=0.5)
     with pytest.raises(InfeasibleProblemError):
         both.joined(Steering(require=(3,)))
+
+
+def test_two_spellings_of_a_class_or_a_name_are_one() -> None:
+    composed, apart = (unicodedata.normalize(form, "한국") for form in ("NFC", "NFD"))
+    written = Steering(forbid={composed: (1,), apart: (2, apart)}, contrast=((apart, "ant"),))
+    assert written.forbid == {composed: (1, 2, composed)}
+    resolved = written.resolved(N_FEATURES, [apart, "ant"], {5: apart})
+    assert resolved.forbid == {composed: (1, 2, 5)}
+    assert resolved.contrast == (("ant", composed),)
+
+
+def test_a_zero_on_the_command_line_is_stronger_than_a_file(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("{stay: 2.0, border_bias: 1.0, closest_pairs: 3, ban: [1]}")
+    options = ["steer", "RUN", "--file", str(tmp_path / "s.yaml"), "--stay", "0", "--closest-pairs", "0"]
+    steering = _steering(_parser().parse_args(options))
+    assert (steering.stay, steering.closest_pairs, steering.border_bias, steering.ban) == (0.0, 0, 1.0, (1,))
