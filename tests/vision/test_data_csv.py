@@ -137,5 +137,5 @@ def test_doubtful_labels_are_questioned(table: Path) -> None:
     for separator, name in ((";", "semicolons"), ("\t", "tabs")):
         with pytest.raises(InvalidInputError, match=f"pets.csv' must be separated by commas. Got {name}. Save it with"):
             load_csv(relabelled(table, "cat", "dog", separator=separator))
-    with pytest.raises(InvalidInputError, match="columns once each. Got 'label' in columns 2 and 3"):
+    with pytest.raises(InvalidInputError, match=r"columns once each\. Got 'label' in columns 2 and 3"):
         load_csv(write(table, "path,label,label", "a/1.png,cat,dog"))

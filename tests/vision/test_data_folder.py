@@ -301,7 +301,7 @@ def test_tables_in_another_encoding(tmp_path: Path) -> None:
 def test_attributes_are_of_columns_with_different_names(tmp_path: Path) -> None:
     tree(tmp_path, "a", "b")
     write_table(tmp_path, "class,x,x\na,1,2\nb,2,1\n")
-    with pytest.raises(InvalidInputError, match="columns once each. Got 'x' in columns 2 and 3"):
+    with pytest.raises(InvalidInputError, match=r"columns once each\. Got 'x' in columns 2 and 3"):
         load_image_folder(tmp_path)
 
 
