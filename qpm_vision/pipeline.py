@@ -5,7 +5,7 @@
     assignment    which features are kept and describe which class         problem.npz, threshold.json, assignment.npz
     fine-tuning   the interpretable model, backbone trained                qpm.safetensors, history.csv
     evaluation    figures of merit of both models, and of each class       metrics.json, confusion-*.csv
-    explanation   pictures                                                 gallery.npz, figures/*.png
+    explanation   pictures, what the model says about all images           gallery.npz, sight.npz, figures/*.png
 
 A second run in the same folder goes on behind the last finished stage, and inside of one that trains a model behind the
 last epoch (`dense.training.safetensors`, `fine-tuning.training.safetensors`); the pass behind the statistics keeps its
@@ -64,6 +64,8 @@ from qpm_vision.feature_cache import FeatureCache
 from qpm_vision.feature_names import NAMES, feature_names
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier
 from qpm_vision.preprocessing import Preprocessing
+from qpm_vision.report.kept_sight import Onlooker, keep_sights
+from qpm_vision.report.sight import Sight, look
 from qpm_vision.run_folder import STAGES, RunFolder, require_stage
 from qpm_vision.training import chosen_by, confusions
 from qpm_vision.training_settings import TrainingSettings
@@ -365,6 +367,9 @@ def _evaluation(work: Work) -> None:
 def _explanation(work: Work) -> None:
     model, preprocessing = work.load("qpm.safetensors", QPMClassifier)
     images = work.data.train
+    # What a report would see: it takes images, not cached maps, and computes in full precision.
+    watched = work.frozen is None and work.config.precision == "float32"
+    onlooker = Onlooker(model, images.labels) if watched else None
     gallery: Gallery = collect_gallery(
         model,
         work.batches(images, preprocessing),
@@ -372,8 +377,15 @@ def _explanation(work: Work) -> None:
         n_images=len(images),
         device=work.device,
         on_images=work.counter("looking for the best images", len(images)),
+        on_output=onlooker,
     )
     work.folder.write_npz("gallery.npz", gallery.to_arrays())
+    if onlooker is not None:
+        keep_sights(
+            work.folder,
+            model,
+            {"train": onlooker.sight(gallery.scale), "test": _test_sight(work, model, preprocessing, gallery)},
+        )
     names = feature_names(work.folder)
     similarity = np.corrcoef(work.folder.read_npz("statistics.npz")["A"])
     result = read_assignment(work.folder)
@@ -391,6 +403,18 @@ def _explanation(work: Work) -> None:
         for name, draw in figures.items():
             again = "`--redo explanation` draws all pictures again."
             save_picture(work.folder, f"figures/{name}.png", draw, work.report, again)
+
+
+def _test_sight(work: Work, model: QPMClassifier, preprocessing: Preprocessing, gallery: Gallery) -> Sight:
+    images = work.data.test
+    return look(
+        model,
+        work.batches(images, preprocessing),
+        np.arange(len(images)),
+        scale=gallery.scale,
+        device=work.device,
+        on_images=work.counter("looking at the test images", len(images)),
+    )
 
 
 _STAGES: dict[str, Callable[[Work], None]] = {

@@ -430,6 +430,7 @@ _WRITTEN_BY = {
     "confusion-dense.csv": "evaluation",
     "confusion-qpm.csv": "evaluation",
     "gallery.npz": "explanation",
+    "sight.npz": "explanation",
 }
 
 

@@ -88,6 +88,7 @@ def collect_gallery(
     n_images: int,
     device: torch.device | str = "cpu",
     on_images: Callable[[int], None] | None = None,
+    on_output: Callable[[Any, Tensor], None] | None = None,
 ) -> Gallery:
     """Look at every training image once, in eval mode and without gradients.
 
@@ -101,6 +102,7 @@ def collect_gallery(
         n_images: Number of images in all batches together.
         device: Where to compute.
         on_images: Called with the number of images seen so far.
+        on_output: Called with what the model returns for each batch, and its labels.
 
     Raises:
         InvalidInputError: There are no images, or another number of them.
@@ -112,6 +114,8 @@ def collect_gallery(
     with torch.no_grad():
         for images, targets in batches:
             output = model(images.to(device))
+            if on_output is not None:
+                on_output(output, targets)
             logits = output.logits.float().cpu()
             columns = _Columns(
                 peaks=output.maps.flatten(2).amax(dim=2).float().cpu().numpy(),

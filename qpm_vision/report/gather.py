@@ -18,9 +18,10 @@ from qpm_vision.report.assemble import Material, assemble
 from qpm_vision.report.confusion import confusions, most_confused
 from qpm_vision.report.contents import Report
 from qpm_vision.report.faithfulness import heat_map_test
+from qpm_vision.report.kept_sight import kept_sight
 from qpm_vision.report.pictures import take_pictures
 from qpm_vision.report.selection import amounts, select_images
-from qpm_vision.report.sight import Sight, evenly_spread, look
+from qpm_vision.report.sight import MOST_IMAGES, Sight, evenly_spread, look
 from qpm_vision.run_folder import RunFolder
 from qpm_vision.steered_run import told_origin
 
@@ -29,8 +30,7 @@ __all__ = ["SPLITS", "gather_report"]
 SPLITS = ("train", "test")
 """Where the images of a report may come from."""
 
-_MOST_IMAGES = 20_000
-"""Training images that are looked at; of more, the same number of each class."""
+_TASKS = {"train": "training images", "test": "test images"}
 
 
 def gather_report(
@@ -71,11 +71,11 @@ def gather_report(
     problem, assignment = read_problem(folder), read_assignment(folder)
     explainer = load_explainer(folder, data=known, device=work.device)
     with work.report:
-        tested = _look(work, explainer, known.test, np.arange(len(known.test)), "test images")
+        tested = _look(work, explainer, known.test, np.arange(len(known.test)), "test")
         source, seen = known.test, tested
         if images == "train":
             source = known.train
-            seen = _look(work, explainer, source, evenly_spread(source.labels, _MOST_IMAGES), "training images")
+            seen = _look(work, explainer, source, evenly_spread(source.labels, MOST_IMAGES), "train")
         mistakes = confusions(tested.labels, tested.predicted)
         pictured = most_confused(mistakes, work.n_classes, max_classes)
         wanted = amounts(len(pictured))
@@ -117,12 +117,16 @@ def gather_report(
     )
 
 
-def _look(work: Work, explainer: Explainer, images: ImageSet, positions: npt.NDArray[np.int64], task: str) -> Sight:
+def _look(work: Work, explainer: Explainer, images: ImageSet, positions: npt.NDArray[np.int64], split: str) -> Sight:
+    """What the run kept about these images, or else what the model says."""
+    kept = kept_sight(work.folder, explainer.model, split, positions)
+    if kept is not None:
+        return kept
     return look(
         explainer.model,
         work.batches(images.subset(positions), explainer.preprocessing),
         positions,
         scale=explainer.gallery.scale,
         device=work.device,
-        on_images=work.counter(task, len(positions)),
+        on_images=work.counter(_TASKS[split], len(positions)),
     )

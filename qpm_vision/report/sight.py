@@ -14,13 +14,16 @@ from torch import Tensor
 from qpm_opt import InvalidInputError
 from qpm_vision._spread import spread_positions
 from qpm_vision.explain.heatmaps import strength
-from qpm_vision.model import QPMClassifier
+from qpm_vision.model import ModelOutput, QPMClassifier
 
-__all__ = ["Sight", "evenly_spread", "look"]
+__all__ = ["MOST_IMAGES", "Sight", "SightCollector", "evenly_spread", "look"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 Batches = Iterable[tuple[Tensor, Tensor]]
+
+MOST_IMAGES = 20_000
+"""Training images that are looked at; of more, the same number of each class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,92 @@ def evenly_spread(labels: npt.ArrayLike, most: int) -> IntArray:
     return np.sort(np.concatenate(chosen))
 
 
+class SightCollector:
+    """What a model says about images, from one batch of its output to the next.
+
+    Args:
+        model: The interpretable model.
+        positions: (n,) what the images that follow are called in their set.
+
+    Attributes:
+        n_waiting: Bytes of maps that wait for `settle`.
+    """
+
+    def __init__(self, model: QPMClassifier, positions: IntArray) -> None:
+        self._model = model
+        self._positions = np.asarray(positions, dtype=np.int64)
+        self._weights = model.weight.detach().cpu().numpy() > 0
+        self._columns: list[tuple[npt.NDArray[Any], ...]] = []
+        self._waiting: list[tuple[npt.NDArray[np.bool_], FloatArray]] = []
+        self._total: npt.NDArray[np.float64] | None = None
+        self._counted = np.zeros(self._weights.shape[1])
+        self.n_waiting = 0
+
+    def add(self, output: ModelOutput, targets: Tensor) -> None:
+        """Take the output for a batch, and its labels (B,)."""
+        logits = output.logits.float().cpu()
+        labels, rows = targets.numpy(), np.arange(len(targets))
+        # By logits: scores of several classes may all have rounded to 0. Stable, as predictions are.
+        first, second = np.argsort(-logits.numpy(), axis=1, kind="stable")[:, :2].T
+        scores = torch.softmax(logits, dim=1).numpy()
+        self._columns.append(
+            (
+                labels,
+                first,
+                second,
+                scores[rows, first],
+                scores[rows, first] - scores[rows, second],
+                logits.numpy()[rows, labels],
+                self._model.normalise(output.features).float().cpu().numpy(),
+            )
+        )
+        own = self._weights[labels]
+        maps = output.maps.float().cpu().numpy()[own]
+        self._waiting.append((own, maps))
+        self.n_waiting += maps.nbytes
+
+    def settle(self, scale: FloatArray) -> None:
+        """Sum up the maps so far, which are kept until their scale is known.
+
+        Args:
+            scale: (n_select,) the activation that counts as full strength.
+        """
+        for own, maps in self._waiting:
+            every = np.zeros((*own.shape, *maps.shape[1:]), dtype=np.float32)
+            every[own] = maps
+            total = np.einsum("bf,bfhw->fhw", own.astype(np.float32), strength(every, scale))
+            self._total = total.astype(np.float64) if self._total is None else self._total + total
+            self._counted += own.sum(axis=0)
+        self._waiting, self.n_waiting = [], 0
+
+    def sight(self, scale: FloatArray) -> Sight:
+        """All that was said, when all images were added.
+
+        Args:
+            scale: As for `settle`.
+
+        Raises:
+            InvalidInputError: There were no images.
+        """
+        self.settle(scale)
+        if self._total is None:
+            raise InvalidInputError("The 'batches' parameter must hold at least one image. Got none.")
+        labels, predicted, runner_up, score, lead, own_logit, contributions = (
+            np.concatenate(column) for column in zip(*self._columns, strict=True)
+        )
+        return Sight(
+            positions=self._positions,
+            labels=labels,
+            predicted=predicted,
+            runner_up=runner_up,
+            score=score,
+            lead=lead,
+            own_logit=own_logit,
+            contributions=contributions,
+            average=(self._total / np.maximum(self._counted, 1)[:, None, None]).astype(np.float32),
+        )
+
+
 def look(
     model: QPMClassifier,
     batches: Batches,
@@ -103,52 +192,14 @@ def look(
     Raises:
         InvalidInputError: There are no images.
     """
-    weights = model.weight.detach().cpu().numpy() > 0
-    parts: list[tuple[npt.NDArray[Any], ...]] = []
-    average: npt.NDArray[np.float64] | None = None
-    counted = np.zeros(weights.shape[1])
+    collector = SightCollector(model, positions)
     seen = 0
     model.eval()
     with torch.no_grad():
         for images, targets in batches:
-            output = model(images.to(device))
-            logits = output.logits.float().cpu()
-            labels, rows = targets.numpy(), np.arange(len(targets))
-            # By logits: scores of several classes may all have rounded to 0. Stable, as predictions are.
-            first, second = np.argsort(-logits.numpy(), axis=1, kind="stable")[:, :2].T
-            scores = torch.softmax(logits, dim=1).numpy()
-            parts.append(
-                (
-                    labels,
-                    first,
-                    second,
-                    scores[rows, first],
-                    scores[rows, first] - scores[rows, second],
-                    logits.numpy()[rows, labels],
-                    model.normalise(output.features).float().cpu().numpy(),
-                )
-            )
-            own = weights[labels]
-            strengths = strength(output.maps.float().cpu().numpy(), scale)
-            total = np.einsum("bf,bfhw->fhw", own.astype(np.float32), strengths)
-            average = total.astype(np.float64) if average is None else average + total
-            counted += own.sum(axis=0)
-            seen += len(labels)
+            collector.add(model(images.to(device)), targets)
+            collector.settle(scale)
+            seen += len(targets)
             if on_images is not None:
                 on_images(seen)
-    if average is None:
-        raise InvalidInputError("The 'batches' parameter must hold at least one image. Got none.")
-    known, predicted, runner_up, score, lead, own_logit, contributions = (
-        np.concatenate(column) for column in zip(*parts, strict=True)
-    )
-    return Sight(
-        positions=np.asarray(positions, dtype=np.int64),
-        labels=known,
-        predicted=predicted,
-        runner_up=runner_up,
-        score=score,
-        lead=lead,
-        own_logit=own_logit,
-        contributions=contributions,
-        average=(average / np.maximum(counted, 1)[:, None, None]).astype(np.float32),
-    )
+    return collector.sight(scale)

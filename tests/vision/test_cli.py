@@ -321,6 +321,15 @@ def test_importing_is_cheap_and_says_what_is_missing() -> None:
     assert 'pip install "qpm[vision]"' in done.stderr.splitlines()[-1]
 
 
+def test_only_scoring_and_drawing_wait_for_the_libraries_they_need() -> None:
+    slow = ["torchmetrics", "torchvision", "sklearn", "matplotlib", "transformers"]
+    done = _python(
+        "import sys, qpm_vision.report.write, qpm_vision.pipeline, qpm_vision.predict; "
+        f"print([name for name in {slow} if name in sys.modules])"
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_help_needs_no_torch_at_run_time() -> None:
     done = _python(
         "import sys; from qpm_vision.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"

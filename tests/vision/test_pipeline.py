@@ -42,6 +42,7 @@ FILES = {
     "metrics.json",
     "problem.npz",
     "qpm.safetensors",
+    "sight.npz",
     "skipped.csv",
     "stages.json",
     "statistics.npz",

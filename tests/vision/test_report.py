@@ -269,7 +269,7 @@ def test_figures_about_heat_maps_are_shown_of_this_model_alone(reported: Reporte
 
 def test_of_many_images_an_even_sample_is_looked_at(reported: Reported, monkeypatch: pytest.MonkeyPatch) -> None:
     _, folder, data = reported
-    monkeypatch.setattr("qpm_vision.report.gather._MOST_IMAGES", 20)
+    monkeypatch.setattr("qpm_vision.report.gather.MOST_IMAGES", 20)
     report = gather_report(folder, data=data, device="cpu")
     assert report.n_looked == 20
     shown = {int(entry.key.removeprefix("train-")) for entry in report.images}

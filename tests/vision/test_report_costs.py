@@ -1,23 +1,36 @@
-"""Prices and exchanges against differences of the objective, relations of classes against all pairs."""
+"""Prices and exchanges against differences of the objective, classes against all pairs; what a report takes."""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import fields
 from itertools import combinations, product
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from qpm_opt import Assignment, AssignmentProblem, solve_assignment
+from qpm_vision.checkpoint import load_checkpoint
+from qpm_vision.data import make_loader
+from qpm_vision.model import ModelOutput, QPMClassifier
+from qpm_vision.report import Report, gather_report
 from qpm_vision.report.costs import charged_pairs, prices, swaps
 from qpm_vision.report.findings import find
+from qpm_vision.report.kept_sight import FILE, Onlooker, kept_sight
 from qpm_vision.report.kinship import (
     difference,
     nearest_classes,
     pairs_one_feature_apart,
 )
+from qpm_vision.report.sight import Sight, evenly_spread, look
+from qpm_vision.run_folder import RunFolder
+from tests.vision.conftest import Reported
 
 Weights = npt.NDArray[np.uint8]
 
@@ -166,3 +179,96 @@ def test_findings_name_what_is_wrong() -> None:
     gain = type(cheaper[0])(feature=3, instead_of=0, cost=-2.5, taken_by=None)
     (last,) = find(weights[:, :3], [], [], [None] * 3, np.zeros((3, 3)), [[], [gain], []], 100.0)
     assert (last.kind, last.classes, last.features, last.value) == ("gain", [1], [3, 0], -2.5)
+
+
+# -- what a report takes -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Images of each forward pass from now on."""
+    counts: list[int] = []
+    forward = QPMClassifier.forward
+
+    def counting(model: QPMClassifier, images: Tensor) -> ModelOutput:
+        counts.append(len(images))
+        return forward(model, images)
+
+    monkeypatch.setattr(QPMClassifier, "forward", counting)
+    return counts
+
+
+def _same(report: Report, other: Report) -> bool:
+    return report.to_dict() == other.to_dict() and report.pictures == other.pictures
+
+
+@pytest.mark.parametrize("images", ["train", "test"])
+def test_a_report_computes_nothing_but_its_pictures(
+    reported: Reported, images: str, passed: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unwanted(*_: object, **__: object) -> None:
+        raise AssertionError("a report neither solves nor draws")
+
+    monkeypatch.setattr("qpm_vision._work.solve_assignment", unwanted)
+    monkeypatch.setattr("matplotlib.figure.Figure.__init__", unwanted)
+    known = gather_report(reported.folder, data=reported.data, device="cpu", images=images)
+    assert sum(passed) == len(known.pictures)
+    passed.clear()
+    # A run of a former version kept nothing: the report is the same, of one look at each image.
+    old = RunFolder(shutil.copytree(reported.folder.path, tmp_path / "old"))
+    (old.path / FILE).unlink()
+    looked = gather_report(old, data=reported.data, device="cpu", images=images)
+    every = len(reported.data.test) + (len(reported.data.train) if images == "train" else 0)
+    assert sum(passed) == every + len(known.pictures)
+    assert _same(known, looked)
+
+
+def test_what_was_kept_of_another_model_or_other_images_is_not_used(
+    reported: Reported, passed: list[int], tmp_path: Path
+) -> None:
+    model, _, _ = load_checkpoint(reported.folder.path / "qpm.safetensors")
+    assert isinstance(model, QPMClassifier)
+    folder = RunFolder(shutil.copytree(reported.folder.path, tmp_path / "run"))
+    positions = np.arange(len(reported.data.test))
+    kept = kept_sight(folder, model, "test", positions)
+    assert kept is not None
+    assert kept_sight(folder, model, "test", positions[1:]) is None
+    arrays = folder.read_npz(FILE)
+    folder.write_npz(FILE, {**arrays, "test/score": arrays["test/score"][1:]})
+    assert kept_sight(folder, model, "test", positions) is None
+    folder.write_npz(FILE, {name: value for name, value in arrays.items() if name != "test/score"})
+    assert kept_sight(folder, model, "test", positions) is None
+    (folder.path / FILE).write_bytes(b"broken")
+    assert kept_sight(folder, model, "test", positions) is None
+    folder.write_npz(FILE, arrays)
+    with torch.no_grad():
+        model.mean += 1
+    assert kept_sight(folder, model, "test", positions) is None
+    assert not passed
+
+
+def test_of_many_images_the_onlooker_takes_those_that_a_report_takes(
+    reported: Reported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, preprocessing, _ = load_checkpoint(reported.folder.path / "qpm.safetensors")
+    assert isinstance(model, QPMClassifier)
+    monkeypatch.setattr("qpm_vision.report.kept_sight.MOST_IMAGES", 20)
+    train, scale = reported.data.train, np.full(4, 0.5, dtype=np.float32)
+    onlooker = Onlooker(model, train.labels)
+    every = list(make_loader(train, preprocessing.transform(), batch_size=7))
+    model.eval()
+    with torch.no_grad():
+        for pixels, labels in every:
+            onlooker(model(pixels), labels)
+    seen, positions = onlooker.sight(scale), evenly_spread(train.labels, 20)
+    chosen = make_loader(train.subset(positions), preprocessing.transform(), batch_size=20)
+    looked = look(model, chosen, positions, scale=scale)
+    assert seen is not None
+    for item in fields(Sight):
+        np.testing.assert_allclose(getattr(seen, item.name), getattr(looked, item.name), atol=1e-5)
+    monkeypatch.setattr("qpm_vision.report.kept_sight._MOST_WAITING", 100)
+    full = Onlooker(model, train.labels)
+    with torch.no_grad():
+        full(model(every[0][0]), every[0][1])
+        full(model(every[1][0]), every[1][1])
+    assert full.sight(scale) is None
