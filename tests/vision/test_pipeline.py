@@ -68,6 +68,7 @@ def test_every_file_is_there_and_readable(finished: RunFolder) -> None:
     assert {item.name for item in finished.figures.iterdir()} == {
         "classes.png",
         "comparison.png",
+        "confusion.png",
         "assignment.png",
         "convergence.png",
     }
