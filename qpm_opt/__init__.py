@@ -18,6 +18,7 @@ from qpm_opt.figure_text import drawable, literal_text
 from qpm_opt.output import Output, steady_output
 from qpm_opt.problem import AssignmentProblem, Terms
 from qpm_opt.processes import end_with_parent
+from qpm_opt.processors import available_processors
 from qpm_opt.redundancy import Penalties, penalties_from_similarity
 from qpm_opt.solution import Assignment, SolutionStatus, Termination, TracePoint
 from qpm_opt.sweep import SweepPoint, sweep
@@ -45,6 +46,7 @@ __all__ = [
     "UnsupportedError",
     "Verification",
     "alike_but_for_case",
+    "available_processors",
     "backend_names",
     "backend_version",
     "drawable",

@@ -10,6 +10,7 @@ import numpy as np
 
 from qpm_opt._validation import IntArray, finite_number, items, nearest, position, positive_number, whole_number
 from qpm_opt.backends import BACKENDS, backend_names, load_backend
+from qpm_opt.backends._blas_threads import blas_threads
 from qpm_opt.backends.base import Backend, Request
 from qpm_opt.backends.search_log import Progress, SearchLog
 from qpm_opt.errors import InvalidInputError, SolverError, UnsupportedError
@@ -83,7 +84,8 @@ def solve_assignment(
         mip_gap: Stop at (bound − objective)/|objective| ≤ mip_gap. Problems of up to 2,000 (class, feature) pairs are
             solved to the end by the exact back ends.
         seed: Seed of everything random.
-        threads: Threads. None: what the back end likes; the decomposition takes the processors there are, four at most.
+        threads: Threads. None: what the back end likes; the decomposition branches on the processors there are, four at
+            most, and leaves linear algebra to one thread, which other processes can hold up least.
         start: A former result, or features (positions or labels), to start from. Features that may not be kept any
             more are replaced, so the result of a similar problem will do.
         upper_bound: A bound that is known to hold for the objective of every assignment, such as the one proven for the
@@ -130,14 +132,15 @@ def solve_assignment(
     _refuse_unsupported(name, backend, request, asks_for_start=start is not None)
     version = backend.version()
     try:
-        if known is not None:
-            log.tighten(known, "given bound")
-        if first is not None:
-            weights = best_weights(problem, first)
-            if weights is not None:
-                log.offer(first, weights, "start")
-        log.report(f"{name} {version}: searching")
-        termination = backend.solve(problem, request, log)
+        with blas_threads(request.threads):
+            if known is not None:
+                log.tighten(known, "given bound")
+            if first is not None:
+                weights = best_weights(problem, first)
+                if weights is not None:
+                    log.offer(first, weights, "start")
+            log.report(f"{name} {version}: searching")
+            termination = backend.solve(problem, request, log)
     except KeyboardInterrupt:
         termination = Termination.INTERRUPTED
     if known is not None and log.best is not None and known < log.best[2].total - _WRONG * _size(log.best[2]):

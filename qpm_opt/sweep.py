@@ -26,6 +26,7 @@ from qpm_opt.api import solve_assignment
 from qpm_opt.backends import backend_version
 from qpm_opt.errors import BackendUnavailableError, InfeasibleProblemError, InvalidInputError, QPMError
 from qpm_opt.problem import AssignmentProblem
+from qpm_opt.processors import available_processors
 from qpm_opt.redundancy import checked_similarity, penalties_from_similarity, share_threshold
 from qpm_opt.search_space import SearchSpace
 from qpm_opt.solution import Assignment
@@ -199,7 +200,7 @@ def _share(kind: str) -> float:
 
 def _width(workers: int | None) -> int:
     if workers is None:
-        return max(1, (os.cpu_count() or 1) // 2)
+        return max(1, available_processors() // 2)
     return whole_number("workers", workers, least=1)
 
 

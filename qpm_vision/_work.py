@@ -23,6 +23,7 @@ from qpm_opt import (
     InvalidInputError,
     Penalties,
     QPMError,
+    available_processors,
     penalties_from_similarity,
     solve_assignment,
     verify,
@@ -163,7 +164,7 @@ class Work:
         # A processor is busy computing; beside a GPU it is idle, and a GPU waits for a single loading process.
         if self.device.type != "cuda":
             return 0
-        return min(MOST_WORKERS, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        return min(MOST_WORKERS, available_processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
     def untrained(self) -> tuple[Backbone, Preprocessing]:
         """The backbone that the run begins with, and the preprocessing of its images."""

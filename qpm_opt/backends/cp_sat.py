@@ -9,7 +9,6 @@ needs, and coarser only where 64-bit sums would overflow.
 from __future__ import annotations
 
 import math
-import os
 from importlib.metadata import version as package_version
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +24,7 @@ from qpm_opt.backends.base import Capabilities, Request
 from qpm_opt.backends.search_log import SearchLog
 from qpm_opt.errors import InvalidInputError, SolverError
 from qpm_opt.problem import AssignmentProblem
+from qpm_opt.processors import available_processors
 from qpm_opt.selection import best_weights
 from qpm_opt.solution import Termination
 
@@ -65,7 +65,7 @@ def _configured_solver(request: Request) -> cp_model.CpSolver:
     solver = cp_model.CpSolver()
     parameters = solver.parameters
     parameters.random_seed = request.seed % 2**31
-    parameters.num_workers = request.threads or max(_PORTFOLIO, os.cpu_count() or 1)
+    parameters.num_workers = request.threads or max(_PORTFOLIO, available_processors())
     # A single thread takes the strategies in turns, the only way in which CP-SAT is repeatable.
     parameters.interleave_search = request.threads == 1
     parameters.catch_sigint_signal = False  # Ctrl-C comes in the main thread, which stops the search

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError, QPMError
+from qpm_vision.openmp import share_processors
 from qpm_vision.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Backbone(nn.Module):
         description: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        share_processors()  # whatever is computed in earnest goes through a backbone
         if not isinstance(module, nn.Module):
             raise InvalidInputError(f"The 'module' parameter must be a torch.nn.Module. Got a {type(module).__name__}.")
         if layer is not None:

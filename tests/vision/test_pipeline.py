@@ -337,7 +337,7 @@ def test_each_process_has_a_gpu_or_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_gpu_has_a_loading_process_for_each_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    monkeypatch.setattr("qpm_vision._work.available_processors", lambda: 12)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     for device, given, expected in (("cpu", None, 0), ("cuda", None, 3), ("cuda", 0, 0), ("cpu", 5, 5)):
         work = Work(replace(tiny_config(), workers=given), RunFolder(tmp_path), SilentReporter(), tiny_data())

@@ -18,7 +18,6 @@ from __future__ import annotations
 from importlib.metadata import version as package_version
 
 from qpm_opt.backends.base import Capabilities, Request
-from qpm_opt.backends.decomposition.blas_threads import blas_threads
 from qpm_opt.backends.decomposition.search import Search
 from qpm_opt.backends.search_log import SearchLog
 from qpm_opt.problem import AssignmentProblem
@@ -36,5 +35,4 @@ def version() -> str:
 
 def solve(problem: AssignmentProblem, request: Request, log: SearchLog) -> Termination:
     """Search and prove until the gap is closed or the time is up."""
-    with blas_threads(request.threads):
-        return Search(problem, request, log).run()
+    return Search(problem, request, log).run()

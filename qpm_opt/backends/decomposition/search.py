@@ -23,6 +23,7 @@ from qpm_opt.backends.decomposition.team import Team
 from qpm_opt.backends.decomposition.tree import BranchAndCut, Surroundings
 from qpm_opt.backends.search_log import SearchLog
 from qpm_opt.problem import AssignmentProblem
+from qpm_opt.processors import available_processors
 from qpm_opt.relaxation import penalty_free_bound
 from qpm_opt.search_space import SearchSpace, largest
 from qpm_opt.solution import Termination, relative_gap
@@ -86,7 +87,7 @@ class Search:
         self._gap = _EXACT if exact else max(request.mip_gap, _EXACT)
         self._sets = SetSearch(self._everything, np.random.default_rng(request.seed), self._keep_going, self._log_best)
         n = len(space.features)
-        self._threads = min(request.threads or _MOST_THREADS, os.cpu_count() or 1)
+        self._threads = min(request.threads or min(_MOST_THREADS, available_processors()), os.cpu_count() or 1)
         self._kept, self._forced = np.ones(n, dtype=bool), space.forced.copy()
         self._excluded = -np.inf  # bound on all that features left out or forced since then would have given
 
