@@ -21,6 +21,14 @@ def tiny_registered() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def without_pictures() -> Iterator[None]:
+    """Runs leave out their pictures, which take longer than all else in tiny ones; for modules that look at none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qpm_vision.pipeline.save_picture", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="module")
 def finished(tiny_registered: None, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return run(tiny_config(), tmp_path_factory.mktemp("finished") / "run", data=tiny_data())
 

@@ -20,7 +20,7 @@ from qpm_vision.pipeline import run
 from qpm_vision.run_folder import STAGES, RunFolder
 from tests.vision.tiny import TINY_FEATURES, tiny_config, tiny_data
 
-pytestmark = pytest.mark.usefixtures("tiny_registered")
+pytestmark = pytest.mark.usefixtures("tiny_registered", "without_pictures")
 
 
 @pytest.fixture(autouse=True)
