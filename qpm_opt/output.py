@@ -66,6 +66,13 @@ class Output:
         failure = self._stream.failure
         return None if failure is _CLOSED or _nobody_reads(failure) else failure
 
+    @property
+    def unread(self) -> bool:
+        """Whether the reader of standard output went away, so that nothing more needs to be computed for it."""
+        with suppress(ValueError):
+            sys.stdout.flush()
+        return _nobody_reads(self._stream.failure)
+
 
 class _Stream(io.RawIOBase):
     """Hands bytes on to the raw stream of another one, or elsewhere once that fails; never raises."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -14,6 +15,7 @@ from typing import Any, Protocol, TextIO
 from qpm_opt import InvalidInputError
 from qpm_vision._image_input import find_images
 from qpm_vision._progress import LineReporter, Reporter, make_reporter
+from qpm_vision._text import printable
 from qpm_vision.data.images import UnreadableImageError
 from qpm_vision.predict import Contribution, Prediction, Predictor, load_model
 from qpm_vision.run_folder import RunFolder
@@ -40,6 +42,7 @@ def predict_images(
     device: str = "auto",
     top: int = 2,
     batch_size: int = 32,
+    unread: Callable[[], bool] = lambda: False,
 ) -> int:
     """Classify images and folders of images; print a table where no other result is asked for.
 
@@ -54,6 +57,7 @@ def predict_images(
         device: Where to compute.
         top: How many of the most likely classes are listed, at least 2.
         batch_size: Images that are computed at once.
+        unread: Says whether nobody reads standard output any more; where all results go there, that is the end.
 
     Returns:
         The exit code: 1 if there was no image that could be read, otherwise 0.
@@ -83,7 +87,9 @@ def predict_images(
         if shown:
             writers.append(_Table(out, predictor, top))
         with report:
-            n_images, n_unreadable = _write(predictor, images, writers, report, total, batch_size)
+            printed_only = {json_file, csv_file} <= {None, "-"}
+            enough = unread if printed_only else lambda: False
+            n_images, n_unreadable = _write(predictor, images, writers, report, total, batch_size, enough)
     for file in (json_file, csv_file):
         if file not in (None, "-"):
             report.message(f"written to {file}")
@@ -97,6 +103,7 @@ def _write(
     report: Reporter,
     total: int,
     batch_size: int,
+    enough: Callable[[], bool],
 ) -> tuple[int, int]:
     """Numbers of images, and of those that cannot be read."""
     n_read = n_unreadable = 0
@@ -114,6 +121,8 @@ def _write(
             writer.add(prediction)
         done = n_read + n_unreadable
         report.advance("predicting", done, max(done, total))
+        if enough():
+            return done, n_unreadable
     n_images = n_read + n_unreadable
     for writer in writers:
         writer.end(n_images, n_unreadable)
@@ -128,8 +137,13 @@ def _opened(file: str, out: TextIO) -> Iterator[TextIO]:
         yield out
         return
     target = Path(file)
-    with RunFolder(target.parent).replacing(target.name) as path, path.open("w", encoding="utf-8", newline="") as text:
+    with RunFolder(target.parent).replacing(target.name) as path, _writing(path) as text:
         yield text
+
+
+def _writing(path: Path) -> TextIO:
+    # Names of files may hold bytes that are no UTF-8: see `utf8`.
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 # -- formats -------------------------------------------------------------------------------------------------------
@@ -138,6 +152,8 @@ def _opened(file: str, out: TextIO) -> Iterator[TextIO]:
 class _JsonLines:
     def __init__(self, stream: TextIO, top: int) -> None:
         self._stream, self._top = stream, top
+        # Elsewhere the escapes of the stream would take the place of characters, and are none of JSON.
+        self._ascii = codecs.lookup(stream.encoding or "utf-8").name != "utf-8"
 
     def add(self, prediction: Prediction) -> None:
         self._line(prediction.to_dict(self._top))
@@ -149,7 +165,7 @@ class _JsonLines:
         self._line({"images": n_images, "unreadable": n_unreadable})
 
     def _line(self, value: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        self._stream.write(json.dumps(value, ensure_ascii=self._ascii, allow_nan=False) + "\n")
         self._stream.flush()  # another program may be reading along
 
 
@@ -195,7 +211,7 @@ class _Table:
     def _row(self, image: str, name: str, score: str, following: str, found: str) -> None:
         width = (self._class + 7) * (self._top - 1)
         row = f"{image:<{_WIDEST}}  {name:<{self._class}}  {score:>6}  {following:<{width}}  {found}"
-        self._stream.write(row + "\n")
+        self._stream.write(printable(" ".join(row.splitlines())) + "\n")
 
 
 def _contributions(items: Sequence[Contribution], form: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from qpm_vision._text import utf8
 from qpm_vision.data.base import ImageData, ImageSet
 
 __all__ = ["content_digest", "data_identity", "identity_differences"]
@@ -33,7 +34,7 @@ def images_digest(*sets: ImageSet) -> str:
     for images in sets:
         digest.update(np.ascontiguousarray(images.labels, dtype=np.int64).tobytes())
         for position in range(len(images)):
-            digest.update(images.name(position).encode() + b"\0")
+            digest.update(utf8(images.name(position)) + b"\0")
     return digest.hexdigest()
 
 

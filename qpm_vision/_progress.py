@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, TextIO
 
+from qpm_vision._text import printable
+
 __all__ = ["BarReporter", "LineReporter", "Reporter", "SilentReporter", "make_reporter"]
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -78,7 +80,7 @@ class LineReporter(SilentReporter):
     def message(self, text: str) -> None:
         """Write the line."""
         self._results = False
-        self._write(text)
+        self._write(printable(text))
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         """Write a line if the last one is old enough, or this one ends the task."""
@@ -125,7 +127,9 @@ class BarReporter(SilentReporter):
 
     def message(self, text: str) -> None:
         """Print above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False)
+        from rich.text import Text
+
+        self._bar.console.print(Text(printable(text)))  # as it is: no markup, no ":cat:" that becomes a picture
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         """Move the bar; another task replaces it."""

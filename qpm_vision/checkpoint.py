@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError
+from qpm_vision._text import utf8
 from qpm_vision.backbones import RANDOM, Backbone, build_backbone
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
@@ -181,7 +182,7 @@ def _header(model: Classifier, preprocessing: Preprocessing, extra: dict[str, An
         "extra": extra,
     }
     try:
-        return json.dumps(header, allow_nan=False, ensure_ascii=False)
+        return utf8(json.dumps(header, allow_nan=False, ensure_ascii=False)).decode()
     except (TypeError, ValueError) as error:
         raise InvalidInputError(
             f"The 'extra' parameter must hold values that JSON can hold: {error}. Turn arrays into lists first."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -18,7 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from qpm_opt import InvalidInputError, QPMError
+from qpm_opt import InvalidInputError, QPMError, steady_output
+from qpm_vision._text import printable
 
 if TYPE_CHECKING:
     from qpm_vision.config import RunConfig
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from qpm_vision.run_folder import RunFolder
 
 __all__ = ["main"]
+
+_LONGEST_NAME = 200
+"""Bytes of the name of a file without its ending; file systems allow 255."""
 
 DEMO_FOLDER = "qpm-demo"
 DEMO: dict[str, Any] = {
@@ -61,24 +66,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    arguments = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.DEBUG if arguments.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
-    for noisy in ("matplotlib", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.INFO if arguments.verbose else logging.ERROR)
-    try:
-        status: int | None = arguments.command(arguments)
-    except QPMError as error:
-        print(f"qpm-vision: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nqpm-vision: {_interrupted(getattr(arguments, 'out', None), arguments.name)}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `qpm-vision info | head`
-        sys.stderr.close()
-        return 0
-    return status or 0
+    with steady_output() as output:
+        arguments = _parser().parse_args(argv)
+        arguments.unread = lambda: output.unread
+        logging.basicConfig(
+            level=logging.DEBUG if arguments.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+        )
+        for noisy in ("matplotlib", "PIL"):
+            logging.getLogger(noisy).setLevel(logging.INFO if arguments.verbose else logging.ERROR)
+        try:
+            status: int | None = arguments.command(arguments)
+        except QPMError as error:
+            print(f"qpm-vision: {printable(str(error))}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f"\nqpm-vision: {_interrupted(getattr(arguments, 'out', None), arguments.name)}", file=sys.stderr)
+            return 130
+        # Who redirects figures to a full disk has part of them there; other commands leave more than what they print.
+        return status or (2 if arguments.command in _PRINTED_ONLY and output.lost else 0)
 
 
 # -- commands ------------------------------------------------------------------------------------------------------
@@ -250,6 +255,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         top=arguments.top,
         batch_size=arguments.batch_size,
+        unread=arguments.unread,
     )
 
 
@@ -281,6 +287,10 @@ def _info(arguments: argparse.Namespace) -> None:
         from qpm_vision.run_folder import RunFolder
 
         _print_run(RunFolder.open(arguments.run))
+
+
+_PRINTED_ONLY = (_evaluate, _info, _name, _predict, _recipe)
+"""Commands whose result is what they print."""
 
 
 # -- what commands share -------------------------------------------------------------------------------------------
@@ -407,7 +417,11 @@ def _absolute(spec: str) -> str:
 
 
 def _file_name(text: str) -> str:
-    return "".join(character if character.isalnum() or character in "-_+." else "_" for character in text)
+    name = "".join(character if character.isalnum() or character in "-_+." else "_" for character in text)
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    begin = name.encode()[: _LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{begin}-{hashlib.sha256(text.encode(errors='backslashreplace')).hexdigest()[:8]}"
 
 
 def _interrupted(out: str | None, command: str) -> str:

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qpm_opt import InvalidInputError, QPMError
+from qpm_vision._text import utf8
 
 __all__ = ["STAGES", "STEERING", "RunFolder", "RunFolderError", "StageRecord", "require_stage"]
 
@@ -312,7 +313,7 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> Path:
         """Write JSON, indented; NaN and infinity are refused by the standard and here."""
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        return self.write(name, lambda stream: stream.write(text.encode()))
+        return self.write(name, lambda stream: stream.write(utf8(text)))
 
     def write_csv(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
         """Write a table with a header."""
@@ -320,7 +321,7 @@ class RunFolder:
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-        return self.write(name, lambda stream: stream.write(buffer.getvalue().encode()))
+        return self.write(name, lambda stream: stream.write(utf8(buffer.getvalue())))
 
     def write_npz(self, name: str, arrays: Mapping[str, npt.ArrayLike]) -> Path:
         """Write arrays; never pickles."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from qpm_opt import InvalidInputError, alike_but_for_case, normal_text
+from qpm_vision._text import readable
 from qpm_vision.data._listing import Listing, read_and_divide
 from qpm_vision.data._published import require_same_classes
 from qpm_vision.data._split import check_split
@@ -78,7 +79,7 @@ def load_image_folder(
     parts = read_parts(boxes_file, relation_file, listing.class_names) if has_parts else None
     data = read_and_divide(
         listing,
-        root.resolve().name or str(root),
+        readable(root.resolve().name or str(root)),
         test_share=test_share,
         seed=seed,
         cache_bytes=cache_bytes,
@@ -116,7 +117,7 @@ def _list_files(root: Path) -> Listing:
     return Listing(
         source=root,
         paths=tuple(paths),
-        names=tuple(normal_text(path.relative_to(root).as_posix()) for path in paths),
+        names=tuple(_called(path.relative_to(root).as_posix()) for path in paths),
         labels=np.array(labels),
         parts=np.array(parts),
         class_names=class_names,
@@ -151,7 +152,7 @@ def _class_folders(place: Path) -> dict[str, Path]:
     """The folders in a folder by their names, sorted."""
     found: dict[str, Path] = {}
     for path in _folders_in(place):
-        name = normal_text(path.name)
+        name = _called(path.name)
         if name in found:
             raise InvalidInputError(
                 f"The class folders in {str(place)!r} must have different names. Got {name!r} twice, with letters "
@@ -173,7 +174,7 @@ def _folders_in(place: Path) -> list[Path]:
 
 def _image_files(place: Path) -> list[Path]:
     """All image files in a folder and the folders in it, sorted by their relative names."""
-    found = sorted((normal_text(path.relative_to(place).as_posix()), path) for path in _walk(place, set()))
+    found = sorted((_called(path.relative_to(place).as_posix()), path) for path in _walk(place, set()))
     return [path for _, path in found]
 
 
@@ -195,6 +196,10 @@ def _walk(place: Path, seen: set[Path]) -> Iterator[Path]:
 def passed_over(name: str) -> bool:
     """Whether a file or folder of this name is hidden or was left by other tools, and is no part of the data."""
     return name.startswith(".") or name.lower() in _FOREIGN
+
+
+def _called(name: str) -> str:
+    return normal_text(readable(name))
 
 
 # -- refusing ------------------------------------------------------------------------------------------------------

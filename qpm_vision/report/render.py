@@ -17,6 +17,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from qpm_opt import InvalidInputError
+from qpm_vision._text import utf8
 from qpm_vision.explain.colours import PALETTE
 from qpm_vision.report.contents import Report
 from qpm_vision.report.pictures import Picture
@@ -195,7 +196,7 @@ def refuse_foreign_folder(folder: Path) -> None:
 
 
 def _write(pieces: Iterator[str], stream: Any) -> int:
-    return sum(stream.write(piece.encode()) for piece in pieces)
+    return sum(stream.write(utf8(piece)) for piece in pieces)
 
 
 def _encoded(picture: Picture, inline: bool) -> str:

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from qpm_opt import InvalidInputError
+from qpm_vision._text import readable
 from qpm_vision._work import read_assignment, read_problem
 from qpm_vision.feature_names import all_names
 from qpm_vision.run_folder import RunFolder
@@ -90,7 +91,7 @@ def _described(desk: Desk) -> dict[str, Any]:
     selected = assignment.selected
     uses = assignment.weights.sum(axis=0)
     return {
-        "path": str(folder.path.resolve()),
+        "path": readable(str(folder.path.resolve())),
         "n_features": problem.n_features,
         "n_per_class": int(problem.n_per_class.max()),
         "objective": assignment.objective,
