@@ -15,6 +15,7 @@ from qpm_opt.errors import (
     UnsupportedError,
 )
 from qpm_opt.figure_text import drawable, literal_text
+from qpm_opt.files import refuse_overwriting
 from qpm_opt.output import Output, steady_output
 from qpm_opt.problem import AssignmentProblem, Terms
 from qpm_opt.processes import end_with_parent
@@ -55,6 +56,7 @@ __all__ = [
     "normal_text",
     "penalties_from_similarity",
     "read_csv",
+    "refuse_overwriting",
     "solve_assignment",
     "steady_output",
     "sweep",

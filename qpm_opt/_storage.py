@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from qpm_opt.errors import InvalidInputError, QPMError
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+_NPY: Final = b"\x93NUMPY"
+_SMALL: Final = 2**26
+"""Bytes of arrays that any file may hold."""
+
+_MOST_RATIO: Final = 50
+"""How many times smaller than its arrays a larger file may be; zeros could be a thousand times smaller."""
+
+_MOST_KIND: Final = 1_000
+_MOST_JSON: Final = 2**28
 
 
 def write_npz(path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Any]) -> None:
@@ -25,7 +40,17 @@ def write_npz(path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Any]
     target = Path(path)
     if target.suffix != ".npz":
         raise InvalidInputError(f"The 'path' parameter must end in .npz. Got {str(target)!r}.")
-    _write_atomically(target, lambda stream: np.savez_compressed(stream, kind=np.array(kind), **dict(arrays)))
+    every = {"kind": np.array(kind), **arrays}
+    size = sum(np.asarray(array).nbytes for array in every.values())
+
+    def write(stream: IO[bytes]) -> None:
+        np.savez_compressed(stream, **every)
+        if size > _most_bytes(stream.tell()):  # mostly zeros: what is written can be read again
+            stream.seek(0)
+            stream.truncate()
+            np.savez(stream, **every)
+
+    _write_atomically(target, write)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -56,13 +81,39 @@ def _write_atomically(target: Path, write: Callable[[IO[bytes]], Any]) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def read_npz(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
-    """Read all arrays of a file that `write_npz` wrote for `kind`."""
-    arrays = _read_arrays(path)
-    found = str(arrays.pop("kind", "nothing known"))
-    if found != kind:
-        raise InvalidInputError(f"The file {str(path)!r} must hold a {kind}. Got {found}.")
-    return arrays
+def read_npz(path: str | os.PathLike[str], kind: str, names: Sequence[str], optional: Sequence[str] = ()) -> Arrays:
+    """Read arrays of a file that `write_npz` wrote for `kind`; nothing else in it is looked at.
+
+    Args:
+        path: The file.
+        kind: What it must describe.
+        names: The arrays.
+        optional: Arrays that may be missing.
+
+    Raises:
+        InvalidInputError: The file is missing, damaged or of another kind, or its arrays would take far more memory
+            than such a file needs.
+    """
+    with _opened_archive(path) as archive:
+        found = _kind(archive)
+        if found != kind:
+            raise InvalidInputError(f"The file {str(path)!r} must hold a {kind}. Got {found}.")
+        there = {name: _members(archive)[name] for name in (*names, *optional) if name in _members(archive)}
+        missing = [name for name in names if name not in there]
+        if missing:
+            raise InvalidInputError(f"The file {str(path)!r} holds a malformed {kind}: it lacks {missing[0]!r}.")
+        limit = _most_bytes(Path(path).stat().st_size)
+        size = sum(member.file_size for member in there.values())
+        if size > limit:
+            raise InvalidInputError(
+                f"The file {str(path)!r} must hold at most {limit // 2**20:,} MiB of arrays, by its own size. Got "
+                f"{size // 2**20:,} MiB, as no file of such a {kind} has; write it anew with its 'save'."
+            )
+        return {name: _array(archive, member) for name, member in there.items()}
+
+
+def _most_bytes(file_size: int) -> int:
+    return max(_SMALL, _MOST_RATIO * file_size)
 
 
 @contextmanager
@@ -80,41 +131,112 @@ def refusing_malformed(path: str | os.PathLike[str], kind: str) -> Iterator[None
 
 def kind_of(path: str | os.PathLike[str]) -> str:
     """What a file that `write_npz` wrote describes."""
-    return str(_read_arrays(path).get("kind", "nothing known"))
+    with _opened_archive(path) as archive:
+        return _kind(archive)
 
 
-def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
+@contextmanager
+def _opened_archive(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
     try:
-        # Opened here: NumPy leaves a damaged file open.
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
+        with Path(path).open("rb") as stream:
+            if stream.read(len(_NPY)) == _NPY:
+                raise ValueError("it is a single array; name it .npy")
+            with zipfile.ZipFile(stream) as archive:
+                yield archive
     except FileNotFoundError:
         raise InvalidInputError(f"The file {str(path)!r} does not exist.") from None
+    except InvalidInputError:
+        raise
     except (
         OSError,
         ValueError,
         EOFError,
         KeyError,
+        IndexError,
+        SyntaxError,  # of a header that is no Python literal
+        MemoryError,
+        OverflowError,
+        RecursionError,
+        struct.error,
         RuntimeError,  # NotImplementedError among them: an archive that claims encryption or an unknown compression
         zlib.error,
         zipfile.BadZipFile,
     ) as error:
-        raise InvalidInputError(f"The file {str(path)!r} is damaged or is no .npz file ({_reason(error)}).") from error
+        reason = str(error) or type(error).__name__
+        raise InvalidInputError(f"The file {str(path)!r} is damaged or is no .npz file ({reason}).") from error
 
 
-def _reason(error: Exception) -> str:
-    # NumPy takes any file that it does not know for a pickle, and says how to load one unsafely.
-    return "it starts like no such file" if "pickle" in str(error) else str(error)
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    return {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+
+
+def _kind(archive: zipfile.ZipFile) -> str:
+    member = _members(archive).get("kind")
+    return "nothing known" if member is None or member.file_size > _MOST_KIND else str(_array(archive, member))
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    with archive.open(member) as stream:
+        require_whole_array(stream, member.file_size)
+    with archive.open(member) as stream:
+        array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
+
+
+def read_npy(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Read the array of an `.npy` file, which must be as long as it says."""
+    try:
+        with Path(path).open("rb") as stream:
+            require_whole_array(stream, Path(path).stat().st_size)
+            stream.seek(0)
+            array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    except FileNotFoundError:
+        raise InvalidInputError(f"The file {str(path)!r} does not exist.") from None
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError, RecursionError) as error:
+        raise InvalidInputError(f"The file {str(path)!r} is damaged or is no .npy file ({error}).") from error
+    return array
+
+
+def require_whole_array(stream: IO[bytes], size: int) -> None:
+    """Read the header of an array, and raise ValueError where what it announces is not what follows."""
+    start = stream.read(len(_NPY))
+    if start != _NPY:
+        raise ValueError("it starts like no such file")
+    version = tuple(stream.read(2))
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError("an array is of an unknown version")
+    shape, _, dtype = readers[version](stream)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never read")
+    if stream.tell() + math.prod(shape) * dtype.itemsize != size:
+        raise ValueError(f"an array of shape {shape} takes another number of bytes")
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a JSON file that holds an object."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as stream:
+            text = stream.read(_MOST_JSON + 1)
+        if len(text) > _MOST_JSON:
+            raise ValueError(f"it is longer than {_MOST_JSON // 2**20} MiB")
+        data = parse_json(text.decode())
     except FileNotFoundError:
         raise InvalidInputError(f"The file {str(path)!r} does not exist.") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise InvalidInputError(f"The file {str(path)!r} is damaged or is no JSON file ({error}).") from error
     if not isinstance(data, dict):
         raise InvalidInputError(f"The file {str(path)!r} must hold a JSON object. Got a {type(data).__name__}.")
     return data
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON as the standard has it; raises ValueError at NaN, Infinity and numbers that become infinite."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number

@@ -20,6 +20,10 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
+class Default(int):
+    """The default of an argument, which can be told from the same number when somebody gives it."""
+
+
 def plain_array(name: str, value: Any) -> npt.NDArray[Any]:
     """NumPy array of numbers from an array, frame, tensor or nested list; refuses everything else."""
     if hasattr(value, "detach"):  # a torch tensor, without importing torch

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from qpm_opt._validation import IntArray, finite_number, items, nearest, position, positive_number, whole_number
+from qpm_opt._validation import (
+    Default,
+    IntArray,
+    finite_number,
+    items,
+    nearest,
+    position,
+    positive_number,
+    whole_number,
+)
 from qpm_opt.backends import BACKENDS, backend_names, load_backend
 from qpm_opt.backends._blas_threads import blas_threads
 from qpm_opt.backends.base import Backend, Request
@@ -26,6 +35,8 @@ __all__ = ["pick_solver", "solve_assignment"]
 logger = logging.getLogger(__name__)
 
 _MOST_THREADS = 1_024
+
+_N_SELECT, _N_PER_CLASS = Default(50), Default(5)
 
 _PARTS = (
     "required_features",
@@ -58,8 +69,8 @@ def solve_assignment(
     redundancy: Any = None,
     feature_bias: Any = None,
     *,
-    n_select: int = 50,
-    n_per_class: Any = 5,
+    n_select: int = _N_SELECT,
+    n_per_class: Any = _N_PER_CLASS,
     solver: str = "auto",
     time_limit: float | None = 300.0,
     mip_gap: float = 1e-4,
@@ -172,14 +183,12 @@ def _problem(
         )
     twice = [name for name, value in (("redundancy", redundancy), ("feature_bias", feature_bias)) if value is not None]
     twice += list(own)
-    if n_select != 50:
-        twice.append("n_select")
-    if not (np.ndim(n_per_class) == 0 and n_per_class == 5):
-        twice.append("n_per_class")
+    twice += [] if n_select is _N_SELECT else ["n_select"]
+    twice += [] if n_per_class is _N_PER_CLASS else ["n_per_class"]
     if twice:
         raise InvalidInputError(
             f"The '{twice[0]}' parameter must not be given beside an AssignmentProblem, which holds it already. "
-            "Make the problem with it instead."
+            f"Leave it out, or pass problem.replaced({twice[0]}=…)."
         )
     return class_similarity, rest
 

@@ -26,6 +26,7 @@ from qpm_opt._plots import draw_sweep
 from qpm_opt.api import solve_assignment
 from qpm_opt.backends import BACKENDS, backend_names, load_backend
 from qpm_opt.errors import BackendUnavailableError, InvalidInputError, QPMError
+from qpm_opt.files import refuse_overwriting
 from qpm_opt.output import steady_output
 from qpm_opt.problem import AssignmentProblem
 from qpm_opt.redundancy import penalties_from_similarity
@@ -42,6 +43,8 @@ __all__ = ["main"]
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_CHANGES = 0.1
 _RESULT_SUFFIXES = (".npz", ".json")
+_SWEEP_FILES = ("sweep.json", "sweep.csv", "sweep.png")
+_MOST_NUMBERS = 10_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _solve(arguments: argparse.Namespace) -> int:
     target = Path(arguments.out)
     _refuse_bad_target(target)
+    refuse_overwriting(target, [*_inputs(arguments), arguments.start])
     problem = _read_problem(arguments)
     options = dict(_option(text) for text in arguments.option)
     print(problem)
@@ -102,6 +106,9 @@ def _solve(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace) -> int:
     n_select = _numbers("--n-select", arguments.grid_select)
     n_per_class = _numbers("--n-per-class", arguments.grid_class)
+    out = Path(arguments.out)
+    for target in (*(out / name for name in _SWEEP_FILES), *out.glob("points/*")):
+        refuse_overwriting(target, _inputs(arguments))
     similarity = None if arguments.similarity is None else _read_table(arguments.similarity)
     arguments.similarity = None  # each point makes its own penalties of it
     if not arguments.problem.endswith(".npz"):
@@ -151,9 +158,14 @@ def _numbers(option: str, text: str) -> list[int]:
     try:
         if ":" in text:
             first, last, step = (int(part) for part in text.split(":"))
-            return list(range(first, last + 1, step))
+            numbers = range(first, last + 1, step)
+            if len(numbers) > _MOST_NUMBERS:
+                raise InvalidInputError(f"The '{option}' option must be at most {_MOST_NUMBERS} numbers. Got {text!r}.")
+            return list(numbers)
         return [int(part) for part in text.split(",")]
-    except ValueError:
+    except InvalidInputError:
+        raise
+    except (ValueError, OverflowError):
         raise InvalidInputError(
             f"The '{option}' option must be whole numbers such as 20,30,50 or 20:60:10. Got {text!r}."
         ) from None
@@ -190,6 +202,10 @@ def _backends(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    if arguments.kind is not None and not arguments.plot:
+        raise InvalidInputError("The '--kind' option says what '--plot' draws. Got it alone; add '--plot FILE'.")
+    if arguments.plot:
+        refuse_overwriting(arguments.plot, [arguments.file])
     shown = _read_any(arguments.file)
     print(shown)
     if isinstance(shown, AssignmentProblem):
@@ -206,7 +222,7 @@ def _show(arguments: argparse.Namespace) -> int:
         for name, row in frame.iterrows():
             print(f"{name}: {', '.join(str(label) for label in frame.columns[row.to_numpy() > 0])}")
     if arguments.plot:
-        figure, _ = shown.plot(arguments.kind)
+        figure, _ = shown.plot(arguments.kind or "matrix")
         try:
             figure.savefig(arguments.plot, dpi=150)
         except (OSError, ValueError) as error:
@@ -216,6 +232,10 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
+
+
+def _inputs(arguments: argparse.Namespace) -> list[str | None]:
+    return [arguments.problem, arguments.redundancy, arguments.similarity, arguments.bias]
 
 
 def _read_problem(arguments: argparse.Namespace) -> AssignmentProblem:
@@ -248,16 +268,9 @@ def _read_table(name: str) -> Any:
     path = Path(name)
     if path.suffix not in (".csv", ".npy"):
         raise InvalidInputError(f"A table must be a .csv or .npy file, a problem an .npz file. Got {name!r}.")
-    try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
-        if not path.exists():
-            raise FileNotFoundError
-        return read_labelled_csv(path)
-    except FileNotFoundError:
-        raise InvalidInputError(f"The file {name!r} does not exist.") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise InvalidInputError(f"The file {name!r} is damaged or is no {path.suffix} file ({error}).") from error
+    if not path.exists():
+        raise InvalidInputError(f"The file {name!r} does not exist.")
+    return _storage.read_npy(path) if path.suffix == ".npy" else read_labelled_csv(path)
 
 
 def _one_column(name: str, table: Any) -> Any:
@@ -418,7 +431,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("file", metavar="FILE", help="problem or result")
     show.add_argument("--classes", action="store_true", help="list the features of each class")
     show.add_argument("--plot", metavar="FILE", help="picture to write, such as .png or .pdf")
-    show.add_argument("--kind", default="matrix", help="what --plot draws: matrix (default) or convergence")
+    show.add_argument("--kind", help="what --plot draws: matrix (default) or convergence")
     return parser
 
 

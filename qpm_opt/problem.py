@@ -16,6 +16,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from qpm_opt import _storage
+from qpm_opt._read_only import ReadOnlyArrays, freeze
 from qpm_opt._validation import (
     FloatArray,
     IntArray,
@@ -39,6 +40,22 @@ __all__ = ["AssignmentProblem", "Terms"]
 Label = str | int
 
 _KIND = "qpm_opt.AssignmentProblem"
+
+_STORED = (
+    "class_similarity",
+    "redundancy_row",
+    "redundancy_column",
+    "redundancy_value",
+    "feature_bias",
+    "n_select",
+    "n_per_class",
+    "required_features",
+    "excluded_features",
+    "required_pairs",
+    "forbidden_pairs",
+    "labels",
+)
+"""Arrays of a file."""
 
 _LOCKS = ("required_features", "excluded_features", "required_pairs", "forbidden_pairs", "contrastive_pairs")
 
@@ -64,7 +81,7 @@ class Terms:
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class AssignmentProblem:
+class AssignmentProblem(ReadOnlyArrays):
     """Choose `n_select` features and give every class `n_per_class` of them, no two classes the same set.
 
     Maximises Z_A + Z_R + Z_B over binary s (feature kept) and W (feature describes class)::
@@ -292,16 +309,16 @@ class AssignmentProblem:
         Raises:
             InvalidInputError: The file is missing, damaged or holds something else.
         """
-        data = _storage.read_npz(path, _KIND)
+        # Files without contrastive pairs need not say so.
+        data = _storage.read_npz(path, _KIND, _STORED, optional=("contrastive_pairs",))
         with _storage.refusing_malformed(path, _KIND):
             n_features = data["class_similarity"].shape[1]
-            upper = sp.coo_array(
-                (data["redundancy_value"], (data["redundancy_row"], data["redundancy_column"])),
-                (n_features, n_features),
+            upper = _stored_pairs(
+                data["redundancy_row"], data["redundancy_column"], data["redundancy_value"], n_features
             )
-            labels = json.loads(str(data["labels"]))
+            labels = _storage.parse_json(str(data["labels"]))
             classes, features = labels["classes"], labels["features"]
-            no_contrasts = np.zeros((0, 3), dtype=np.int64)  # files without such pairs need not say so
+            no_contrasts = np.zeros((0, 3), dtype=np.int64)
             return cls(
                 data["class_similarity"],
                 upper + upper.T,
@@ -333,6 +350,19 @@ class AssignmentProblem:
         if any(locks.values()):
             lines.append("  locks: " + ", ".join(f"{count} {name}" for name, count in locks.items() if count))
         return "\n".join(lines)
+
+
+def _stored_pairs(
+    row: npt.NDArray[Any], column: npt.NDArray[Any], value: npt.NDArray[Any], n_features: int
+) -> sp.coo_array:
+    """The upper triangle of the penalties; refuses what `save` never writes."""
+    if not (row.dtype.kind == column.dtype.kind == "i" and row.shape == column.shape == value.shape and row.ndim == 1):
+        raise InvalidInputError("The pairs of features must be two lists of positions and one of penalties.")
+    if ((row < 0) | (row >= column) | (column >= n_features)).any():
+        raise InvalidInputError(f"The pairs of features must be positions i < j < {n_features}.")
+    if len(np.unique(row * n_features + column)) < len(row):
+        raise InvalidInputError("The pairs of features must be given once each.")
+    return sp.coo_array((value, (row, column)), (n_features, n_features))
 
 
 def _frozen(array: npt.NDArray[Any]) -> IntArray:
@@ -425,8 +455,7 @@ def _penalty_matrix(value: Any, n_features: int, features: tuple[Label, ...] | N
         )
     symmetric = sp.csr_array((matrix + matrix.T) * 0.5)
     symmetric.sort_indices()
-    for array in (symmetric.data, symmetric.indices, symmetric.indptr):
-        array.setflags(write=False)
+    freeze(symmetric)
     return symmetric
 
 

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.sparse import csr_array
 
 from qpm_opt._clique import find_dispersed_set
+from qpm_opt._read_only import ReadOnlyArrays, freeze
 from qpm_opt._validation import (
     float_array,
     labels_of,
@@ -49,7 +50,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Penalties:
+class Penalties(ReadOnlyArrays):
     """Penalties of pairs of features, ready to be the ``redundancy`` of a problem.
 
     ``np.asarray(penalties)`` gives the dense matrix.
@@ -306,10 +307,12 @@ def _penalise(values: FloatArray, epsilon: float, clique: IntArray | None, prove
         low = float(values.min(where=positive, initial=np.inf))
         span = float(values.max()) - low
         matrix[penalised] = (values[penalised] - low) / span if span > 0 else 1.0
+    sparse = csr_array(matrix)
+    freeze(sparse)
     n_penalised = int(np.count_nonzero(penalised)) // 2
     n_pairs = n * (n - 1) // 2
     return Penalties(
-        matrix=csr_array(matrix),
+        matrix=sparse,
         threshold=epsilon,
         clique=clique,
         n_penalised=n_penalised,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from qpm_opt import _storage
-from qpm_opt._validation import IntArray
+from qpm_opt._read_only import ReadOnlyArrays
+from qpm_opt._validation import IntArray, label_tuple, whole_number
 from qpm_opt.errors import InvalidInputError, NoSolutionError
 from qpm_opt.problem import Terms
 
@@ -79,7 +79,7 @@ def relative_gap(objective: float | None, bound: float | None) -> float | None:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Assignment:
+class Assignment(ReadOnlyArrays):
     """The result of `solve_assignment`.
 
     `selected`, `weights`, `terms` and `objective` raise `NoSolutionError` where there is no solution; `bound` and `gap`
@@ -212,30 +212,34 @@ class Assignment:
             solution = None
             if data["selected"] is not None:
                 selected, weights = np.array(data["selected"]), np.array(data["weights"])
-                terms = Terms(**{name: float(value) for name, value in data["terms"].items()})
+                terms = Terms(**{name: _finite(value) for name, value in data["terms"].items()})
                 _require(selected.ndim == 1 and selected.dtype.kind in "iu", "'selected' is no list of positions")
+                _require(bool((np.diff(selected) > 0).all()), "'selected' is not in order")
                 _require(weights.ndim == 2 and weights.shape[1] == len(selected), "'weights' has another shape")
+                _require(weights.dtype.kind in "iu", "'weights' holds other values than 0 and 1")
                 _require(bool(np.isin(weights, (0, 1)).all()), "'weights' holds other values than 0 and 1")
                 solution = frozen_solution(selected, weights, terms)
+            n_features = whole_number("n_features", data["n_features"], least=1)
             found = cls(
                 termination=Termination(data["termination"]),
                 status=SolutionStatus(data["status"]),
                 solution=solution,
                 bound=_number(data["bound"]),
-                runtime=float(data["runtime"]),
-                solver=str(data["solver"]),
-                solver_version=str(data["solver_version"]),
-                seed=int(data["seed"]),
+                runtime=_finite(data["runtime"]),
+                solver=_text(data["solver"]),
+                solver_version=_text(data["solver_version"]),
+                seed=whole_number("seed", data["seed"], least=0),
                 trace=tuple(
-                    TracePoint(float(point["time"]), _number(point["objective"]), _number(point["bound"]))
+                    TracePoint(_finite(point["time"]), _number(point["objective"]), _number(point["bound"]))
                     for point in data["trace"]
                 ),
-                n_features=int(data["n_features"]),
-                class_labels=_tuple(data["class_labels"]),
-                feature_labels=_tuple(data["feature_labels"]),
+                n_features=n_features,
+                class_labels=label_tuple("class_labels", data["class_labels"], _length(data["class_labels"])),
+                feature_labels=label_tuple("feature_labels", data["feature_labels"], _length(data["feature_labels"])),
             )
+            _require((solution is None) == (found.status is SolutionStatus.NONE), "its status and what it holds differ")
             found._require_fitting_labels()
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidInputError(f"This is no stored assignment ({type(error).__name__}: {error}).") from error
         return found
 
@@ -257,9 +261,9 @@ class Assignment:
         """
         if os.fspath(path).endswith(".json"):
             return cls.from_dict(_storage.read_json(path))
-        arrays = _storage.read_npz(path, cls.KIND)
+        arrays: dict[str, Any] = _storage.read_npz(path, cls.KIND, ("record",), optional=("selected", "weights"))
         with _storage.refusing_malformed(path, cls.KIND):
-            return cls.from_dict({**json.loads(str(arrays.pop("record"))), **arrays})
+            return cls.from_dict({**_storage.parse_json(str(arrays.pop("record"))), **arrays})
 
     # -- pictures and text -------------------------------------------------------------------------------------------
 
@@ -325,16 +329,24 @@ def frozen_solution(
 
 
 def _number(value: Any) -> float | None:
-    if value is None:
-        return None
-    _require(math.isfinite(float(value)), f"{value} is no finite number")
+    return None if value is None else _finite(value)
+
+
+def _finite(value: Any) -> float:
+    _require(isinstance(value, int | float) and math.isfinite(value), f"{value!r} is no finite number")
     return float(value)
+
+
+def _text(value: Any) -> str:
+    _require(isinstance(value, str), f"{value!r} is no text")
+    return str(value)
+
+
+def _length(labels: Any) -> int:
+    _require(labels is None or isinstance(labels, list | tuple), f"{labels!r} is no list of labels")
+    return len(labels or ())
 
 
 def _require(holds: bool, otherwise: str) -> None:
     if not holds:
         raise ValueError(otherwise)
-
-
-def _tuple(value: Sequence[Label] | None) -> tuple[Label, ...] | None:
-    return None if value is None else tuple(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any
 
@@ -134,3 +135,18 @@ def test_a_back_end_that_lies_is_found_out(monkeypatch: pytest.MonkeyPatch) -> N
 def test_libraries_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     solve_assignment(A, **SIZES)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "given", [{"n_select": 50}, {"n_per_class": 5}, {"n_select": np.int64(50)}, {"n_per_class": [5]}]
+)
+def test_sizes_beside_a_problem_are_refused_even_if_they_are_the_defaults(given: dict[str, Any]) -> None:
+    problem = AssignmentProblem(np.eye(6), n_select=6, n_per_class=1)
+    with pytest.raises(InvalidInputError, match=rf"'{next(iter(given))}' parameter must not be given beside"):
+        solve_assignment(problem, **given)
+
+
+def test_the_signature_says_what_the_defaults_are() -> None:
+    parameters = inspect.signature(solve_assignment).parameters
+    assert (parameters["n_select"].default, parameters["n_per_class"].default) == (50, 5)
+    assert "n_select: 'int' = 50, n_per_class: 'Any' = 5" in str(inspect.signature(solve_assignment))

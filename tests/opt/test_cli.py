@@ -227,3 +227,43 @@ def test_a_sweep_of_quick_points_tells_the_first_and_the_last(stored: Path, caps
     assert cli.main(["sweep", str(stored), str(stored.with_name("sweep")), *sizes]) == 0
     lines = [line.partition(" ")[0] for line in capsys.readouterr().err.splitlines() if "/" in line.partition(" ")[0]]
     assert lines == ["1/4", "4/4"]
+
+
+def test_nothing_is_written_over_what_it_is_made_from(
+    stored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = stored.parent
+    monkeypatch.chdir(folder)
+    A.to_csv("A.csv")
+    assert cli.main(["solve", "problem.npz", "r.npz", "--solver", "local_search"]) == 0
+    Path("soft.npz").symlink_to("problem.npz")
+    Path("hard.npz").hardlink_to("problem.npz")
+    Path("table.npz").symlink_to("A.csv")
+    Path("picture.png").symlink_to("r.npz")
+    (folder / "out" / "points").mkdir(parents=True)
+    Path("out/points/select4-class2-given.npz").hardlink_to("problem.npz")
+    Path("out/sweep.csv").symlink_to(folder / "A.csv")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    sizes = ["--n-select", "4", "--n-per-class", "2"]
+    for command in (
+        ["solve", "problem.npz", "problem.npz"],
+        ["solve", "problem.npz", f"../{folder.name}/./problem.npz"],
+        ["solve", "problem.npz", "soft.npz"],
+        ["solve", "soft.npz", "problem.npz"],
+        ["solve", "problem.npz", "hard.npz"],
+        ["solve", "A.csv", "table.npz", *sizes],
+        ["solve", "problem.npz", "r.npz", "--start", "r.npz"],
+        ["show", "r.npz", "--plot", "picture.png"],
+        ["sweep", "problem.npz", "out", *sizes],
+        ["sweep", "A.csv", "out", *sizes],
+    ):
+        assert cli.main(command) == 2, command
+        assert "must not take the place of what is read" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_options_that_would_do_nothing_are_refused(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", str(stored), "--kind", "matrix"]) == 2
+    assert "Got it alone; add '--plot FILE'" in capsys.readouterr().err
+    assert cli.main(["sweep", str(stored), str(stored.parent / "out"), "--n-select", "1:999999999999:1"]) == 2
+    assert "at most 10000 numbers" in capsys.readouterr().err

@@ -6,6 +6,9 @@ import json
 import pickle
 import re
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +111,19 @@ def test_a_dask_cluster_gives_the_same(tmp_path: Path) -> None:
     assert there["objective"].tolist() == pytest.approx(here["objective"].tolist())
 
 
+@pytest.fixture
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads are there sooner than processes."""
+
+    @contextmanager
+    def pool(what: str, width: int) -> Iterator[Executor]:
+        with ThreadPoolExecutor(width) as threads:
+            yield threads
+
+    monkeypatch.setattr(sys.modules["qpm_opt.sweep"], "worker_pool", pool)
+
+
+@pytest.mark.usefixtures("in_threads")
 def test_a_folder_is_of_one_problem_in_every_part(tmp_path: Path) -> None:
     """Same bytes in other roles, and labels that differ in type alone."""
     eye = np.eye(24)
@@ -134,6 +150,7 @@ def test_a_folder_is_of_one_problem_in_every_part(tmp_path: Path) -> None:
     assert fingerprint(base, None) == fingerprint(pickle.loads(pickle.dumps(base)), None)
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_what_failed_is_tried_again(tmp_path: Path) -> None:
     given: dict[str, Any] = {"n_select": [6, 8], "n_per_class": [2], "solver": "local_search", "workers": 1}
     first = sweep(_problem(), tmp_path, **given)
