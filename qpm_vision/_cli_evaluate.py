@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qpm_opt import InvalidInputError
 from qpm_vision._progress import make_reporter
+from qpm_vision._targets import refuse_inputs
 from qpm_vision.class_scores import by_class, class_table, write_confusion
 from qpm_vision.evaluation import score_table
 from qpm_vision.explain.confusion import draw_confusion
@@ -36,6 +37,9 @@ def evaluate(arguments: argparse.Namespace, data: str | None) -> None:
             f"The '--confusion' option must end in .csv, {', '.join(_PICTURES[:-1])} or {_PICTURES[-1]}. "
             f"Got {str(target)!r}; use a name that ends in .csv for numbers, in .png for a picture."
         )
+    for file_name in (arguments.out, arguments.confusion):
+        if file_name is not None:
+            refuse_inputs(file_name, arguments.run, [(data or "").partition(":")[2]])
     with make_reporter() as report:
         scores = evaluate_run(arguments.run, data=data, size=arguments.size, device=arguments.device, reporter=report)
     class_names = RunFolder.open(arguments.run).read_json("data.json")["class_names"]

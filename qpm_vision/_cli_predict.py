@@ -15,6 +15,7 @@ from typing import Any, Protocol, TextIO
 from qpm_opt import InvalidInputError
 from qpm_vision._image_input import find_images
 from qpm_vision._progress import LineReporter, Reporter, make_reporter
+from qpm_vision._targets import refuse_inputs
 from qpm_vision._text import printable
 from qpm_vision.data.images import UnreadableImageError
 from qpm_vision.predict import Contribution, Prediction, Predictor, load_model
@@ -70,6 +71,9 @@ def predict_images(
         raise InvalidInputError(f"The '--top' option must be at least 2, the class and the runner-up. Got {top}.")
     if json_file is not None and json_file == csv_file:
         raise InvalidInputError(f"The '--json' and '--csv' options must name different files. Got {json_file!r} twice.")
+    for target in (json_file, csv_file):
+        if target not in (None, "-") and Path(target).exists():
+            refuse_inputs(target, run, (file for path in images for file in find_images(path, lambda _: None)))
     predictor = load_model(run, device=device)
     total = sum(1 for path in images for _ in find_images(path, lambda _: None))
     # Kept, because a bar takes the place of sys.stdout while it moves, and prints to its own terminal.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from qpm_opt import normal_text
 from qpm_vision._text import utf8
 from qpm_vision.data.base import ImageData, ImageSet
 
@@ -50,7 +51,7 @@ def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """What differs between two identities, as text; empty where nothing does."""
     keys = ("n_train", "n_test", "cropping")
     found = [f"{key} {old.get(key)!r} → {new[key]!r}" for key in keys if old.get(key) != new[key]]
-    if old.get("class_names") != new["class_names"]:
+    if [normal_text(str(name)) for name in old.get("class_names") or ()] != list(new["class_names"]):
         found.append("the classes")
     if not found and old.get("digest") != new["digest"]:
         found.append("images or labels, or their split")

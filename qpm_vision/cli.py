@@ -157,9 +157,12 @@ def _tell_address(address: str) -> None:
 
 def _explain(arguments: argparse.Namespace) -> None:
     from qpm_vision import explain
+    from qpm_vision._targets import refuse_inputs
     from qpm_vision.run_folder import RunFolder
 
     folder = RunFolder.open(arguments.run)
+    if arguments.out is not None:
+        refuse_inputs(arguments.out, folder.path, [arguments.image])
     if arguments.image is not None:
         figure, _ = explain.plot_image(folder, arguments.image)
         name = f"image-{Path(arguments.image).stem}"

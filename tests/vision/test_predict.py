@@ -421,6 +421,28 @@ def test_the_command_refuses(finished: RunFolder, photos: Path, capsys: pytest.C
     assert "is no run folder" in capsys.readouterr().err
 
 
+def test_no_command_writes_over_what_it_reads(
+    finished: RunFolder, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, run = photos / "a.png", finished.path
+    (photos.parent / "link.png").symlink_to(photo)
+    (photos.parent / "hard.json").hardlink_to(photo)
+    (photos.parent / "table.csv").symlink_to(run / "metrics.json")
+    before = {path: path.read_bytes() for path in (photo, run / "metrics.json", run / "config.json")}
+    for command in (
+        ["predict", run, photos, "--csv", photo],
+        ["predict", run, photo, "--json", photos.parent / "hard.json"],
+        ["predict", run, photo, "--csv", photos.parent / "table.csv"],
+        ["explain", run, "--image", photo, "--out", photos.parent / "link.png"],
+        ["evaluate", run, "--out", run / "metrics.json"],
+        ["evaluate", run, "--out", f"{run}/../{run.name}/config.json"],
+        ["evaluate", run, "--confusion", photos.parent / "table.csv"],
+    ):
+        assert cli.main([str(word) for word in command]) == 2, command
+        assert "must not take the place of what is read" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_the_example_of_the_readme(finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(finished.path, tmp_path / "my-run")
     tiny_data().test.image(0).resize((40, 30)).save(tmp_path / "photo.jpg")
