@@ -107,6 +107,12 @@ def _data_hangul(arguments: argparse.Namespace) -> None:
     print(f"Train on it: qpm-vision train {arguments.out} RUN")
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    from qpm_vision._cli_check import check
+
+    check(arguments, _absolute(arguments.data))
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
     from qpm_vision._cli_evaluate import evaluate
 
@@ -540,6 +546,8 @@ def _parser() -> argparse.ArgumentParser:
     hangul.add_argument("--size", type=int, default=64, help="side in pixels (default: %(default)s)")
     hangul.add_argument("--seed", type=int, default=0, help="seed (default: %(default)s)")
 
+    _check_options(_command(commands, "check", _check, "question data before training on them: a page of findings"))
+
     train = _command(commands, "train", _train, "train, choose features, fine-tune, evaluate and draw")
     _train_options(train)
 
@@ -656,6 +664,21 @@ def _command(
     parser.set_defaults(command=function)
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
     return parser
+
+
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="what `qpm-vision train` takes")
+    parser.add_argument(
+        "--out", metavar="FILE", default="check.html", help="page to write, .html (default: %(default)s)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the findings as JSON too")
+    parser.add_argument("--seed", type=int, default=0, help="of the division that training would make (default: 0)")
+    parser.add_argument(
+        "--test-share", type=float, default=0.25, help="where the data have no test set (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--validation-share", type=float, default=0.0, help="share of the training images to set aside (default: 0)"
+    )
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:

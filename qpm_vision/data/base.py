@@ -78,6 +78,10 @@ class ImageSet(ABC):
     def name(self, position: int) -> str:
         """What the image is called; the same for the same image in every subset and on every machine."""
 
+    def file(self, position: int) -> Path | None:  # noqa: ARG002 - of a set without files none has one
+        """The file of an image; None where it does not lie in one of its own."""
+        return None
+
     def fingerprint(self, position: int) -> bytes:
         """What is another one when the pixels that `image` gives are; the same for the same image in every subset.
 
@@ -254,6 +258,10 @@ class FileImages(ImageSet):
         """The given name, or the path as it was given."""
         return (self._files if self._names is None else self._names)[position]
 
+    def file(self, position: int) -> Path:
+        """The file of an image."""
+        return self._path(position)
+
     def fingerprint(self, position: int) -> bytes:
         """A digest of the size of the file, the time at which it was written, and which part of it is shown."""
         path = self._path(position)
@@ -299,6 +307,10 @@ class CachedImages(ImageSet):
         """What the source calls it."""
         return self._source.name(position)
 
+    def file(self, position: int) -> Path | None:
+        """That of the source."""
+        return self._source.file(position)
+
 
 class _Subset(ImageSet):
     """Some images of another set."""
@@ -327,6 +339,9 @@ class _Subset(ImageSet):
     def name(self, position: int) -> str:
         return self._source.name(int(self._indices[position]))
 
+    def file(self, position: int) -> Path | None:
+        return self._source.file(int(self._indices[position]))
+
     def fingerprint(self, position: int) -> bytes:
         return self._source.fingerprint(int(self._indices[position]))
 
@@ -348,6 +363,11 @@ class JoinedImages(ImageSet):
         """What its set calls it."""
         source, place = self._source(position)
         return source.name(place)
+
+    def file(self, position: int) -> Path | None:
+        """That of its set."""
+        source, place = self._source(position)
+        return source.file(place)
 
     def fingerprint(self, position: int) -> bytes:
         """That of its set."""

@@ -93,6 +93,7 @@ def load_image_folder(
 
 def _list_files(root: Path) -> Listing:
     halves = _halves(root)
+    _tell_unused(root, halves)
     trees = [_class_folders(half) for half in halves]
     if not any(trees):
         raise InvalidInputError(f"The data folder {str(root)!r} must hold one folder per class. {_instead(root)}")
@@ -141,11 +142,13 @@ def _halves(root: Path) -> list[Path]:
                 f"give {str(train)!r} to have part of each class set aside."
             )
         return [root]
-    used = {train.name, tests[0].name}
-    unused = sorted(path.name for path in inside.values() if path.name not in used)
-    if unused:
-        _log.warning("%s: train and %s are used, not %s", root, tests[0].name, ", ".join(unused))
     return [train, tests[0]]
+
+
+def _tell_unused(root: Path, halves: list[Path]) -> None:
+    unused = [path.name for path in _folders_in(root) if path not in halves] if len(halves) == 2 else []
+    if unused:
+        _log.warning("%s: train and %s are used, not %s", root, halves[1].name, ", ".join(unused))
 
 
 def _class_folders(place: Path) -> dict[str, Path]:

@@ -27,6 +27,8 @@ IMAGE_SUFFIXES: Final = frozenset(
         ".avif",
         ".bmp",
         ".gif",
+        ".heic",
+        ".heif",
         ".jfif",
         ".jpe",
         ".jpeg",
@@ -42,6 +44,8 @@ IMAGE_SUFFIXES: Final = frozenset(
     }
 )
 """Endings of file names that are taken for images, in lower case."""
+
+_HEIF: Final = frozenset({".heic", ".heif"})
 
 MAX_PIXELS: Final = 178_956_970
 """Images with more pixels are refused: a file of a few kB can unfold to many GB."""
@@ -84,6 +88,7 @@ def read_image(path: str | os.PathLike[str], *, at_least: int | None = None) -> 
     """
     try:
         _refuse_non_files(path)
+        _know_heif(path)
         with _quiet(), Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImageError(
@@ -99,6 +104,19 @@ def read_image(path: str | os.PathLike[str], *, at_least: int | None = None) -> 
     # A decoder that meets damaged bytes may raise anything: OSError, SyntaxError, struct.error, KeyError, …
     except Exception as error:
         raise UnreadableImageError(path, _reason(error)) from error
+
+
+def _know_heif(path: str | os.PathLike[str]) -> None:
+    """Let Pillow read HEIC, the format of many phones, if the package for it is there."""
+    if Path(path).suffix.lower() not in _HEIF:
+        return
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise UnreadableImageError(
+            path, "it is a HEIC image, which needs a package: pip install pillow-heif; or convert it to JPEG"
+        ) from error
+    pillow_heif.register_heif_opener()
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
