@@ -55,7 +55,7 @@ def accepted_changes(place: RunFolder, config: RunConfig, redo: str | None) -> s
         RunFolderError: The configuration of the folder is damaged.
     """
     # Through RunConfig, because a folder of an earlier version lacks keys whose defaults it used.
-    changed = differences(RunConfig.from_dict(place.config()).to_dict(), config.to_dict())
+    changed = differences(RunConfig.of(place).to_dict(), config.to_dict())
     if not changed:
         return ""
     listed = ", ".join(f"{key}: {old!r} → {new!r}" for key, (old, new) in changed.items())

@@ -9,7 +9,7 @@ from typing import Any
 
 from qpm_opt import InvalidInputError
 from qpm_vision._progress import make_reporter
-from qpm_vision.evaluation import score_table
+from qpm_vision.evaluation import read_metrics, score_table
 from qpm_vision.feature_names import all_names
 from qpm_vision.run_folder import RunFolder
 from qpm_vision.steered_run import SOLVE_SECONDS, propose_steering, steer_run
@@ -53,14 +53,14 @@ def _show(run: str, steered: Steered) -> None:
 
 
 def _show_scores(parent: RunFolder, folder: RunFolder) -> None:
-    metrics = folder.read_json("metrics.json")
+    metrics = read_metrics(folder)
     columns = [
         ("dense", metrics["dense"]),
         ("steered before fine-tuning", metrics["qpm_before_fine_tuning"]),
         ("steered", metrics["qpm"]),
     ]
     if parent.has_run and "evaluation" in parent.stages():
-        columns.insert(1, ("before steering", parent.read_json("metrics.json")["qpm"]))
+        columns.insert(1, ("before steering", read_metrics(parent)["qpm"]))
     print(f"\n{score_table(columns)}")
     print(f"\nWhat was changed: {folder.path / 'steering.json'}")
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from qpm_opt import Assignment, AssignmentProblem, Termination
 from qpm_vision._preflight import refuse_few_sets
-from qpm_vision._work import Work, live_features, make_problem
+from qpm_vision._work import Work, live_features, make_problem, read_statistics
 from qpm_vision.backbones import Backbone
 from qpm_vision.baselines import (
     Choice,
@@ -70,7 +70,7 @@ class Choices:
     @cached_property
     def statistics(self) -> dict[str, npt.NDArray[Any]]:
         """Those of the run."""
-        return self.work.folder.read_npz("statistics.npz")
+        return read_statistics(self.work.folder)
 
     @cached_property
     def redundancy(self) -> npt.NDArray[np.float64]:

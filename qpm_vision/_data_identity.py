@@ -10,8 +10,18 @@ import numpy as np
 from qpm_opt import normal_text
 from qpm_vision._text import utf8
 from qpm_vision.data.base import ImageData, ImageSet
+from qpm_vision.run_folder import RunFolder
 
-__all__ = ["content_digest", "data_identity", "identity_differences"]
+__all__ = ["content_digest", "data_identity", "identity_differences", "read_identity"]
+
+_FORM = {
+    "name": str,
+    "n_train": int,
+    "n_test": int,
+    "class_names": [str],
+    "cropping?": (str, None),
+    "digest": str,
+}
 
 
 def data_identity(data: ImageData) -> dict[str, Any]:
@@ -27,6 +37,15 @@ def data_identity(data: ImageData) -> dict[str, Any]:
         "cropping": data.cropping,
         "digest": images_digest(data.train, data.test),
     }
+
+
+def read_identity(folder: RunFolder) -> dict[str, Any]:
+    """The identity of the data that a run was begun with.
+
+    Raises:
+        RunFolderError: The file is missing or damaged.
+    """
+    return folder.read_json("data.json", _FORM)
 
 
 def images_digest(*sets: ImageSet) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from qpm_opt import InvalidInputError, backend_version
-from qpm_vision._data_identity import identity_differences
+from qpm_vision._data_identity import identity_differences, read_identity
 from qpm_vision._epoch_log import require_epoch_log
 from qpm_vision.backbones import build_backbone, load_head
 from qpm_vision.config import RunConfig
@@ -39,7 +39,7 @@ def refuse_solving_steered(place: RunFolder, redo: str | None) -> None:
 
 def refuse_changed_data(place: RunFolder, source: str, identity: dict[str, Any]) -> None:
     """Raise where a run was begun with other images, classes or another split."""
-    changed = identity_differences(place.read_json("data.json"), identity)
+    changed = identity_differences(read_identity(place), identity)
     if changed:
         raise InvalidInputError(
             f"The data {source!r} have changed since the run in {str(place.path)!r} was begun ({changed}). "

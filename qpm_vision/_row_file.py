@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from qpm_vision._reading import open_file
 from qpm_vision.run_folder import RunFolderError
 
 __all__ = ["RowFile"]
@@ -59,9 +60,9 @@ class RowFile:
     def n_rows(self) -> int:
         """Whole rows that are there; none where the file has another header."""
         try:
-            with self.path.open("rb") as stream:
+            with open_file(self.path) as stream:
                 fits = stream.read(len(self._header)) == self._header
-        except OSError:
+        except (OSError, ValueError):
             return 0
         return min(self.length, (self.size_now - len(self._header)) // self._row_size) if fits else 0
 
@@ -81,6 +82,8 @@ class RowFile:
             RunFolderError: The file cannot be written.
         """
         try:
+            if not n_rows:
+                self.path.unlink(missing_ok=True)  # it may be a pipe, which waits for somebody to read it
             # Unbuffered: a buffer that cannot be written would raise a second time when it is closed.
             stream: IO[bytes] = self.path.open("r+b" if n_rows else "wb", buffering=0)
         except OSError as error:

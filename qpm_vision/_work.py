@@ -28,6 +28,8 @@ from qpm_opt import (
     solve_assignment,
     verify,
 )
+from qpm_vision._forms import NUMBER
+from qpm_vision._npz import Member
 from qpm_vision._preflight import pick_device
 from qpm_vision._progress import Reporter
 from qpm_vision._spread import spread_positions
@@ -45,13 +47,35 @@ from qpm_vision.statistics import feature_redundancy
 from qpm_vision.training import chosen_by, train
 from qpm_vision.training_settings import TrainingSettings
 
-__all__ = ["MOST_IN_MEMORY", "Work", "live_features", "make_problem", "read_assignment", "read_problem"]
+__all__ = [
+    "MOST_IN_MEMORY",
+    "Work",
+    "live_features",
+    "make_problem",
+    "read_assignment",
+    "read_problem",
+    "read_statistics",
+    "read_threshold",
+]
 
 MOST_IN_MEMORY = 1 << 30
 """Bytes of pooled features that are kept in memory; more are mapped from a file."""
 
 _SAMPLED = 64
 """Training images that are looked at before the training."""
+
+_OF_FEATURE = Member(("features",))
+_STATISTICS = {
+    "A": Member(("classes", "features")),
+    "mean": _OF_FEATURE,
+    "std": Member(("features",), least=0.0),
+    "b": _OF_FEATURE,
+    "peak": _OF_FEATURE,
+    "edge": _OF_FEATURE,
+    "offset": Member(("features",), optional=True),
+    "dead": Member(("features",), "b"),
+    "class_counts": Member(("classes",), "iu", least=0),
+}
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +124,33 @@ def make_problem(
         class_labels=class_names,
     )
     return problem, penalties
+
+
+def read_statistics(folder: RunFolder) -> dict[str, npt.NDArray[Any]]:
+    """The statistics of a run: A (n_classes, n_features), class_counts (n_classes,), the others (n_features,).
+
+    Raises:
+        RunFolderError: The file is missing or damaged.
+    """
+    return folder.read_npz("statistics.npz", _STATISTICS)
+
+
+_THRESHOLD = {
+    "threshold": NUMBER,
+    "clique": ([int], None),
+    "n_penalised": int,
+    "share": float,
+    "proven": bool,
+}
+
+
+def read_threshold(folder: RunFolder) -> dict[str, Any]:
+    """What the threshold of a run's penalties is, and how it was found.
+
+    Raises:
+        RunFolderError: The file is missing or damaged.
+    """
+    return folder.read_json("threshold.json", _THRESHOLD)
 
 
 def read_problem(folder: RunFolder) -> AssignmentProblem:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError
+from qpm_vision._forms import require_form
+from qpm_vision._reading import parse_json, shortened
+from qpm_vision._safetensors import read_safetensors
 from qpm_vision._text import utf8
 from qpm_vision.backbones import RANDOM, Backbone, build_backbone
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier, SparseClassifier
@@ -32,6 +35,19 @@ __all__ = [
 
 FORMAT = 1
 _KEY = "qpm"
+_FORM = {
+    "kind": str,
+    "backbone": (str, None),
+    "backbone_description?": ({"adapter?": int, "frozen?": ({}, None)}, None),
+    "n_classes": int,
+    "n_select?": (int, None),
+    "dropout?": (float, None),
+    "preprocessing": {},
+    "extra": {"class_names?": ([str], None)},
+}
+_UNBUILT = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ImportError, OverflowError, MemoryError)
+"""What a description of another backbone may end in."""
+_MOST_LISTED = 8
 _SELECTED: dict[str, type[QPMClassifier | SparseClassifier]] = {"qpm": QPMClassifier, "sparse": SparseClassifier}
 """Models of selected features, by the kind that headers name."""
 
@@ -118,19 +134,25 @@ def load_checkpoint(
     file = Path(path)
     header, tensors = _read(file)
     try:
+        missing = [key for key in _FORM if not key.endswith("?") and key not in header]
+        if missing:
+            raise KeyError(missing[0])
+        require_form(header, _FORM)
         preprocessing = Preprocessing.from_dict(header["preprocessing"])
-        name, kind, n_classes, extra = (header[key] for key in ("backbone", "kind", "n_classes", "extra"))
-        sizes = (header["n_select"], header["dropout"]) if kind in _SELECTED else (0, 0.0)
-    except (KeyError, TypeError, InvalidInputError) as error:
-        raise _damaged(file, f"its header is incomplete ({error})") from error
-    if kind != "dense" and kind not in _SELECTED:
-        raise _damaged(file, f"its header names an unknown kind of model ({kind!r})")
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(file, f"its header is incomplete ({shortened(error)})") from error
+    _require_sizes(file, header, tensors)
+    kind, n_classes, extra = (header[key] for key in ("kind", "n_classes", "extra"))
     if backbone is None:
-        backbone = _named_backbone(file, name, header.get("backbone_description"))
+        backbone = _named_backbone(file, header["backbone"], header.get("backbone_description"))
     try:
-        model = DenseClassifier(backbone, n_classes) if kind == "dense" else _blank(kind, backbone, n_classes, *sizes)
-    except (InvalidInputError, RuntimeError, TypeError) as error:
-        raise _damaged(file, f"its header does not fit the backbone ({error})") from error
+        model = (
+            DenseClassifier(backbone, n_classes)
+            if kind == "dense"
+            else _blank(kind, backbone, n_classes, header["n_select"], header["dropout"])
+        )
+    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+        raise _damaged(file, f"its header does not fit the backbone ({shortened(error)})") from error
     _fill(file, model, tensors)
     backbone.preprocessing = preprocessing
     model.to(device).eval()
@@ -191,24 +213,46 @@ def _header(model: Classifier, preprocessing: Preprocessing, extra: dict[str, An
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        with safe_open(file, framework="pt") as content:
-            metadata = content.metadata() or {}
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+        metadata, tensors = read_safetensors(file)
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no checkpoint {str(file)!r}. Give the path of one, or train first.") from error
-    except (SafetensorError, OSError) as error:
-        raise _damaged(file, f"it is no safetensors file, or cut off ({error})") from error
+    except (ValueError, OSError) as error:
+        raise _damaged(file, shortened(error)) from error
+    if _KEY not in metadata:
+        raise _damaged(file, f"it was not written by this package, for it lacks the header {_KEY!r}")
     try:
-        header = json.loads(metadata[_KEY])
-    except (KeyError, ValueError) as error:
-        raise _damaged(file, "it was not written by this package, for it lacks the header 'qpm'") from error
+        header = parse_json(metadata[_KEY])
+    except ValueError as error:
+        raise _damaged(file, f"its header is malformed: {shortened(error)}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         version = header.get("format") if isinstance(header, dict) else None
         raise CheckpointError(
-            f"The checkpoint {str(file)!r} must have format {FORMAT}. Got {version!r}; read it with the release of "
-            "this package that wrote it."
+            f"The checkpoint {str(file)!r} must have format {FORMAT}. Got {shortened(repr(version))}; read it with the "
+            "release of this package that wrote it."
         )
     return header, tensors
+
+
+def _require_sizes(file: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raise where the header names sizes that the tensors do not have: a model that large would not fit in memory."""
+    kind, n_classes, n_select = header["kind"], header["n_classes"], header.get("n_select")
+    if kind != "dense" and kind not in _SELECTED:
+        raise _damaged(file, f"its header names an unknown kind of model ({kind!r})")
+    name, features = ("head.weight", header.get("n_features")) if kind == "dense" else ("weight", n_select)
+    wanted = {name: (n_classes, features)} | ({} if kind == "dense" else {"selected": (n_select,)})
+    for name, shape in reversed(wanted.items()):
+        found = tensors.get(name)
+        if found is not None and tuple(found.shape) != shape:
+            expected = f"{str(found.dtype).removeprefix('torch.')} {shape}"
+            raise _damaged(file, f"its header does not fit: {name!r} is {_described(found)} instead of {expected}")
+    names = header["extra"].get("class_names")
+    if names is not None and not len(names) == len(set(names)) == n_classes:
+        raise _damaged(file, f"its header does not fit: it must have different names for its {n_classes} classes")
+    adapter = (header.get("backbone_description") or {}).get("adapter")
+    if adapter is not None and not any(adapter in tensor.shape for tensor in tensors.values()):
+        raise _damaged(file, f"its header does not fit: no tensor is of an adapter of {adapter} features")
+    if name not in tensors:
+        raise _damaged(file, f"it does not hold a {kind} model: missing {name!r}")
 
 
 # -- model ---------------------------------------------------------------------------------------------------------
@@ -222,7 +266,7 @@ def _named_backbone(file: Path, name: Any, description: Any) -> Backbone:
         )
     try:
         return build_backbone(name, weights=RANDOM, description=description)
-    except InvalidInputError as error:
+    except (InvalidInputError, *_UNBUILT) as error:
         raise CheckpointError(
             f"The checkpoint {str(file)!r} needs its backbone. {error} Or pass one: load_checkpoint(path, backbone=…)."
         ) from error
@@ -250,6 +294,8 @@ def _fill(file: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
         ),
     ]
     if problems:
+        if len(problems) > _MOST_LISTED:
+            problems[_MOST_LISTED:] = [f"and {len(problems) - _MOST_LISTED} more"]
         raise CheckpointError(
             f"The checkpoint {str(file)!r} must fit the {type(model).__name__} that it names: {'; '.join(problems)}. "
             "Use the backbone that it was made with."

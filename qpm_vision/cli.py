@@ -312,7 +312,7 @@ def _moved_data(folder: RunFolder, spec: str | None) -> ImageData | None:
     from qpm_vision.config import RunConfig
     from qpm_vision.data import load_data
 
-    config = RunConfig.from_dict(folder.config())
+    config = RunConfig.of(folder)
     return load_data(spec, **config.division)
 
 
@@ -331,9 +331,9 @@ def _train_and_show(config: RunConfig, out: str, redo: str | None) -> None:
 
 
 def _print_scores(folder: RunFolder) -> None:
-    from qpm_vision.evaluation import score_table
+    from qpm_vision.evaluation import read_metrics, score_table
 
-    metrics = folder.read_json("metrics.json")
+    metrics = read_metrics(folder)
     print(
         score_table(
             [
@@ -403,14 +403,13 @@ _RUN_OPTIONS = (
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    import yaml
+    from qpm_vision._reading import parse_yaml, read_given_text, shortened
 
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        data = parse_yaml(read_given_text(path))  # JSON is YAML
+    except (OSError, ValueError) as error:
         raise InvalidInputError(
-            f"The '--config' option must name a JSON or YAML file. Cannot read {str(path)!r}: "
-            + " ".join(str(error).split())
+            f"The '--config' option must name a JSON or YAML file. Cannot read {str(path)!r}: {shortened(error)}"
         ) from error
     if not isinstance(data, dict):
         raise InvalidInputError(f"The file {str(path)!r} must hold keys and values. Got a {type(data).__name__}.")
@@ -479,10 +478,10 @@ def _is_installed(solver: str) -> bool:
 
 
 def _print_run(folder: RunFolder) -> None:
+    from qpm_vision.config import RunConfig
     from qpm_vision.steered_run import told_origin
 
-    config = folder.config()
-    print(json.dumps(config, indent=2, ensure_ascii=False))
+    print(json.dumps(RunConfig.of(folder).to_dict(), indent=2, ensure_ascii=False))
     origin = told_origin(folder)
     if origin is not None:
         print(f"\nsteered from {origin}")
@@ -490,6 +489,7 @@ def _print_run(folder: RunFolder) -> None:
     print("\nstages:")
     for stage, record in stages.items():
         print(f"  {stage:<12} {record.seconds:8.1f} s   {record.finished}")
+    folder.require_files()
     if "evaluation" in stages:
         print()
         _print_scores(folder)

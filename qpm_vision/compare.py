@@ -48,6 +48,8 @@ from qpm_vision._comparison_measures import (
 )
 from qpm_vision._comparison_table import COLUMNS, comparison_markdown
 from qpm_vision._data_identity import data_identity
+from qpm_vision._forms import NUMBER
+from qpm_vision._npz import Member
 from qpm_vision._preflight import refuse_changed_data
 from qpm_vision._progress import Reporter, SilentReporter
 from qpm_vision._spread import spread_positions
@@ -86,6 +88,19 @@ _FORMAT = 1
 _SETTINGS = "compare.json"
 _SCORES = "scores.json"
 _PROBE_IMAGES = 1000
+_CHOICE = {
+    "selected": Member(("features",), "i", least=0),
+    "weights": Member(("classes", "features")),
+    "seconds": Member((), "fi", least=0),
+    "bias": Member(("classes",), optional=True),
+}
+_ROW = {
+    **{f"{name}?": NUMBER for name in COLUMNS},
+    "method": str,
+    "seed": (int, None),
+    "accuracy_test": float,
+    "history": [{"epoch": int}],
+}
 
 Row = dict[str, Any]
 
@@ -128,7 +143,7 @@ def compare_run(
     """
     report = SilentReporter() if reporter is None else reporter
     folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder.open(run_folder)
-    config = replace(RunConfig.from_dict(folder.config()), device=device)
+    config = replace(RunConfig.of(folder), device=device)
     if "statistics" not in folder.stages():
         raise RunFolderError(
             f"The run in {str(folder.path)!r} must have the stages dense and statistics finished. Got "
@@ -281,7 +296,7 @@ class _Comparison:
         return (self.out.path / job.folder / _SCORES).exists()
 
     def _read(self, job: _Job) -> Row:
-        return self.out.read_json(f"{job.folder.as_posix()}/{_SCORES}")
+        return self.out.read_json(f"{job.folder.as_posix()}/{_SCORES}", _ROW)
 
     def _write_tables(self, rows: Sequence[Row]) -> None:
         self.out.write_csv("compare.csv", COLUMNS, ([row.get(name) for name in COLUMNS] for row in rows))
@@ -465,7 +480,7 @@ class _Comparison:
             if choice.bias is not None:
                 arrays["bias"] = choice.bias
             self.out.write_npz(name, arrays)
-        data = self.out.read_npz(name)
+        data = self.out.read_npz(name, _CHOICE)
         return Choice(data["selected"], data["weights"], data.get("bias")), float(data["seconds"])
 
     def _seed(self, job: _Job) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from qpm_opt import InvalidInputError, backend_names
 from qpm_vision.preprocessing import MAP_AUGMENTATIONS
 from qpm_vision.recipes import read_recipe
+from qpm_vision.run_folder import CONFIG, RunFolder
 from qpm_vision.training_settings import SMALL_DENSE, SMALL_FINE_TUNING, TrainingSettings
 
 __all__ = ["FREE_KEYS", "PRECISIONS", "RunConfig", "differences", "merged"]
@@ -176,6 +177,17 @@ class RunConfig:
         if "data" not in values:
             raise InvalidInputError("The configuration must have the key 'data': what to train on, such as 'digits'.")
         return cls(**values)
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> RunConfig:
+        """The configuration of a run.
+
+        Raises:
+            RunFolderError: The file is damaged, or of a newer layout.
+        """
+        values = folder.config()
+        with folder.reading(CONFIG):
+            return cls.from_dict(values)
 
     @property
     def division(self) -> dict[str, Any]:

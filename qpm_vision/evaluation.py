@@ -14,8 +14,10 @@ from torch import Tensor
 
 from qpm_opt import InvalidInputError
 from qpm_vision._arrays import sums_device
+from qpm_vision._forms import NUMBER, SHARE
 from qpm_vision.class_scores import ClassScores
 from qpm_vision.distributed import sum_over_processes
+from qpm_vision.run_folder import STAGES, RunFolder
 
 __all__ = [
     "GROUNDING_PAIRS",
@@ -23,6 +25,7 @@ __all__ = [
     "Scored",
     "Scores",
     "evaluate",
+    "read_metrics",
     "score_rows",
     "score_table",
 ]
@@ -234,6 +237,35 @@ _ROWS = (
     ("images, test", "test_images", "d"),
     ("images, training", "train_images", "d"),
 )
+
+
+_FIGURES = {**{f"{item.name}?": NUMBER for item in fields(Scores) if item.name != "by_class"}, "accuracy_test": SHARE}
+_METRICS = {
+    "dense": _FIGURES,
+    "qpm": _FIGURES,
+    "qpm_before_fine_tuning": {"accuracy_test": SHARE},
+    "assignment": {
+        "solver": str,
+        "status": str,
+        "termination": str,
+        "objective": float,
+        "bound": NUMBER,
+        "gap": NUMBER,
+        "objective_similarity": float,
+        "objective_redundancy": float,
+        "objective_bias": float,
+    },
+    "seconds?": {f"{stage}?": float for stage in (*STAGES, "total")},
+}
+
+
+def read_metrics(folder: RunFolder) -> dict[str, Any]:
+    """The figures of a run, by model.
+
+    Raises:
+        RunFolderError: The file is missing or damaged.
+    """
+    return folder.read_json("metrics.json", _METRICS)
 
 
 def score_rows(models: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[str]]]:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from qpm_opt import InvalidInputError, normal_text, read_csv
+from qpm_vision._reading import require_text_file, shortened
 from qpm_vision._work import read_assignment
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
@@ -30,6 +31,8 @@ NAMES = "names.csv"
 COLUMNS = ("feature", "name")
 LONGEST = 60
 """Characters of a name."""
+_DIGITS = 9
+"""Digits of the number of a feature, more than any backbone has features."""
 
 
 def feature_label(number: int, names: Mapping[int, str]) -> str:
@@ -72,7 +75,7 @@ def all_names(folder: RunFolder) -> dict[int, str]:
         RunFolderError: The table is damaged.
     """
     path = folder.path / NAMES
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
         return _read(path)
@@ -148,8 +151,12 @@ def write_names(folder: RunFolder, names: Mapping[int, str]) -> Path:
 
 
 def _read(path: Path, *, blanks: bool = False) -> dict[int, str]:
-    if not path.is_file():
-        raise InvalidInputError(f"The table of names must be a CSV file in UTF-8. Cannot read {str(path)!r}: no file.")
+    try:
+        require_text_file(path)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"The table of names must be a CSV file in UTF-8. Cannot read {str(path)!r}: {shortened(error)}."
+        ) from error
     (_, columns), *rows = read_csv(path, fill=True) or [(0, [])]
     if not set(COLUMNS) <= set(columns):
         raise InvalidInputError(
@@ -162,8 +169,8 @@ def _read(path: Path, *, blanks: bool = False) -> dict[int, str]:
         if not name and not (blanks and number):
             continue
         where = f"{path.name}, line {line}"
-        if not number.isdecimal():
-            raise InvalidInputError(f"{where}: the feature must be its number. Got {number!r}.")
+        if not number.isdecimal() or len(number) > _DIGITS:
+            raise InvalidInputError(f"{where}: the feature must be its number. Got {shortened(repr(number))}.")
         if name:
             _add(names, int(number), name, where)
         else:
@@ -176,7 +183,8 @@ def _add(names: dict[int, str], number: int, name: str, where: str) -> None:
     name = normal_text(name)
     if not name or name != name.strip() or len(name) > LONGEST or not name.isprintable():
         raise InvalidInputError(
-            f"{where}: a name must have 1 to {LONGEST} printable characters, the first and last no space. Got {name!r}."
+            f"{where}: a name must have 1 to {LONGEST} printable characters, the first and last no space. Got "
+            f"{shortened(repr(name))}."
         )
     if name.isdecimal():
         raise InvalidInputError(f"{where}: a name must not be a number, which stands for a feature. Got {name!r}.")

@@ -29,7 +29,7 @@ import torch
 
 from qpm_opt import InvalidInputError
 from qpm_vision._changed_settings import accepted_changes, is_kept
-from qpm_vision._data_identity import data_identity
+from qpm_vision._data_identity import data_identity, read_identity
 from qpm_vision._epoch_log import epoch_log
 from qpm_vision._preflight import (
     refuse_changed_data,
@@ -39,7 +39,7 @@ from qpm_vision._preflight import (
     refuse_solving_steered,
 )
 from qpm_vision._progress import Reporter, SilentReporter
-from qpm_vision._work import Work, live_features, make_problem, read_assignment
+from qpm_vision._work import Work, live_features, make_problem, read_assignment, read_statistics
 from qpm_vision.backbones import load_head
 from qpm_vision.checkpoint import require_preprocessing
 from qpm_vision.class_scores import ClassScores, by_class, read_confusion, write_confusion
@@ -121,10 +121,11 @@ def _run(
     refuse_solving_steered(place, redo)
     begun, changes = place.has_run and place.is_begun, ""
     if place.has_run:
-        former = RunConfig.from_dict(place.config())
+        former = RunConfig.of(place)
         config = former if config is None else config
         changes = accepted_changes(place, config, redo)
         if redo is None and len(place.stages()) == len(STAGES) and config.data == place.config()["data"]:
+            place.require_files()
             report.message(f"{place.path}: already finished")
             return place
     elif config is None:
@@ -225,12 +226,12 @@ def evaluate_run(
         RunFolderError: The run has no finished models, or they are damaged.
     """
     folder = run_folder if isinstance(run_folder, RunFolder) else RunFolder.open(run_folder)
-    config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
+    config = dataclasses.replace(RunConfig.of(folder), device=device)
     folder.require("fine-tuning", "has no finished model")
     # Of other images none are set aside for validation: nothing is trained on them.
     division = config.division if data is None else {**config.division, "validation_share": 0.0}
     images = data if isinstance(data, ImageData) else load_data(data or config.data, **division)
-    identity = folder.read_json("data.json")
+    identity = read_identity(folder)
     refuse_other_classes(tuple(identity["class_names"]), images.class_names)
     refuse_other_cropping(identity.get("cropping"), images.cropping)
     if data is None:
@@ -309,7 +310,7 @@ def _statistics(work: Work) -> None:
 def _assignment(work: Work) -> None:
     config = work.config
     work.report.message("searching the threshold of the penalties")
-    problem, penalties = make_problem(config, work.folder.read_npz("statistics.npz"), class_names=work.data.class_names)
+    problem, penalties = make_problem(config, read_statistics(work.folder), class_names=work.data.class_names)
     problem.save(work.folder.path / "problem.npz")
     work.folder.write_json(
         "threshold.json",
@@ -387,7 +388,7 @@ def _explanation(work: Work) -> None:
             {"train": onlooker.sight(gallery.scale), "test": _test_sight(work, model, preprocessing, gallery)},
         )
     names = feature_names(work.folder)
-    similarity = np.corrcoef(work.folder.read_npz("statistics.npz")["A"])
+    similarity = np.corrcoef(read_statistics(work.folder)["A"])
     result = read_assignment(work.folder)
     with work.whole(model):
         explainer = Explainer(model, images, preprocessing, gallery, work.data.class_names, work.device, names)
@@ -447,7 +448,7 @@ def _scores(work: Work, name: str, size: int | None = None) -> Scores:
 def _untuned(work: Work) -> tuple[QPMClassifier, Preprocessing]:
     """The interpretable model as the assignment makes it, its backbone that of the dense model."""
     dense, preprocessing = work.load("dense.safetensors", DenseClassifier)
-    statistics = work.folder.read_npz("statistics.npz")
+    statistics = read_statistics(work.folder)
     result = read_assignment(work.folder)
     selected = result.selected
     model = QPMClassifier(

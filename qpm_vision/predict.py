@@ -17,7 +17,7 @@ from qpm_opt import InvalidInputError, QPMError
 from qpm_vision._image_input import ImageInput, OnUnreadable, read_images, refuse
 from qpm_vision._preflight import pick_device
 from qpm_vision.checkpoint import load_checkpoint
-from qpm_vision.explain.gallery import Gallery
+from qpm_vision.explain.gallery import Gallery, read_gallery
 from qpm_vision.explain.heatmaps import strength, upsample
 from qpm_vision.feature_names import feature_label, feature_names
 from qpm_vision.model import ModelOutput, QPMClassifier
@@ -393,7 +393,7 @@ def load_model(run: RunFolder | str | os.PathLike[str], *, device: str = "auto")
             f"{type(model).__name__}; train again with `--redo fine-tuning`."
         )
     explained = "explanation" in folder.stages()
-    gallery = Gallery.from_arrays(folder.read_npz("gallery.npz")) if explained else None
+    gallery = read_gallery(folder, n_classes=model.n_classes, n_select=len(model.selected)) if explained else None
     return Predictor(model, preprocessing, tuple(extra["class_names"]), gallery, feature_names(folder))
 
 

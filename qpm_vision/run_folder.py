@@ -13,7 +13,6 @@ import json
 import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,6 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from qpm_opt import InvalidInputError, QPMError
+from qpm_vision._forms import Form, require_form
+from qpm_vision._npz import Member, read_arrays
+from qpm_vision._reading import file_size, open_file, parse_json, read_rows, read_text, shortened
 from qpm_vision._text import utf8
 
 __all__ = ["STAGES", "STEERING", "RunFolder", "RunFolderError", "StageRecord", "require_stage"]
@@ -42,6 +44,12 @@ LOCK = ".lock"
 
 STEERING = "steering.json"
 """What a run was steered to, and from which other run; in runs that were not there is no such file."""
+
+_MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What fails where the content of a file is not what it should be."""
+
+_MOST_SECONDS = 1e9
+"""Of a stage: 30 years."""
 
 _FRESH_FOLDER = "Choose a new or empty folder for the run."
 
@@ -168,8 +176,8 @@ class RunFolder:
 
     @property
     def has_run(self) -> bool:
-        """Whether a run was begun here."""
-        return (self.path / CONFIG).is_file()
+        """Whether a run was begun here, in a folder that may be damaged since."""
+        return os.path.lexists(self.path / CONFIG)
 
     def config(self) -> dict[str, Any]:
         """What was given to `create`.
@@ -179,10 +187,10 @@ class RunFolder:
         """
         data = self.read_json(CONFIG)
         version = data.pop("format", None)
-        if version != FORMAT:
+        if version != FORMAT or type(version) is not int:
             raise RunFolderError(
-                f"The run folder {str(self.path)!r} has the layout {version!r}; this version of qpm reads {FORMAT}. "
-                "Use the version of qpm that made it, or a new folder."
+                f"The run folder {str(self.path)!r} has the layout {shortened(repr(version))}; this version of "
+                f"qpm reads {FORMAT}. Use the version of qpm that made it, or a new folder."
             )
         return data
 
@@ -194,17 +202,19 @@ class RunFolder:
         Raises:
             RunFolderError: `stages.json` is damaged.
         """
-        if not (self.path / STAGE_FILE).exists():
+        if not os.path.lexists(self.path / STAGE_FILE):
             return {}
         data = self.read_json(STAGE_FILE)
         records: dict[str, StageRecord] = {}
-        for stage in STAGES:
-            if stage not in data:
-                break
-            try:
-                records[stage] = StageRecord(float(data[stage]["seconds"]), str(data[stage]["finished"]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise self._damaged(STAGE_FILE, error) from error
+        with self.reading(STAGE_FILE):
+            for stage in STAGES:
+                if stage not in data:
+                    break
+                seconds, finished = data[stage]["seconds"], data[stage]["finished"]
+                if not isinstance(seconds, int | float) or not 0 <= seconds < _MOST_SECONDS:
+                    raise ValueError(f"{stage} took {seconds!r} seconds")
+                datetime.fromisoformat(finished)
+                records[stage] = StageRecord(float(seconds), finished)
         return records
 
     def require(self, stage: str, otherwise: str) -> None:
@@ -223,6 +233,18 @@ class RunFolder:
                 f"The run in {str(self.path)!r} {otherwise}: it has the stages {', '.join(finished) or 'none'}. "
                 "Continue it with the command that began it."
             )
+
+    def require_files(self) -> None:
+        """Raise where a finished stage lacks a file that it wrote, as in a copy that was not completed.
+
+        Raises:
+            RunFolderError: It does; names the first such file.
+        """
+        finished = self.stages()
+        for name, stage in _WRITTEN_BY.items():
+            if stage in finished:
+                with self.reading(name):
+                    file_size(self.path / name)
 
     def mark_finished(self, stage: str, seconds: float) -> None:
         """Note that a stage is finished; everything it leaves must be written by then."""
@@ -248,12 +270,12 @@ class RunFolder:
     def history(self) -> list[dict[str, str]]:
         """The rows of `history.csv` as text, empty where there is none."""
         try:
-            text = (self.path / HISTORY).read_text(encoding="utf-8")
+            _, rows = read_rows(read_text(self.path / HISTORY))
         except FileNotFoundError:
             return []
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise self._damaged(HISTORY, error) from error
-        return list(csv.DictReader(io.StringIO(text)))
+        return [dict(row) for _, row in rows]
 
     def write_history(self, stage: str, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Put the epochs of a stage in place of those that were there of it, behind those of other stages."""
@@ -338,31 +360,49 @@ class RunFolder:
 
         return self.write(name, save)
 
-    def read_json(self, name: str) -> dict[str, Any]:
+    def read_json(self, name: str, form: Form | None = None) -> dict[str, Any]:
         """Read a JSON object.
 
+        Args:
+            name: Path inside the folder.
+            form: What it must hold; anything by default.
+
         Raises:
             RunFolderError: The file is missing or damaged.
         """
-        try:
-            data = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise self._damaged(name, error) from error
-        if not isinstance(data, dict):
-            raise self._damaged(name, TypeError(f"a {type(data).__name__} instead of an object"))
-        return data
+        with self.reading(name):
+            data = parse_json(read_text(self.path / name))
+            if not isinstance(data, dict):
+                raise TypeError(f"a {type(data).__name__} instead of an object")
+            if form is not None:
+                require_form(data, form)
+            return data
 
-    def read_npz(self, name: str) -> dict[str, npt.NDArray[Any]]:
+    def read_npz(self, name: str, members: Mapping[str, Member] | None = None) -> dict[str, npt.NDArray[Any]]:
         """Read arrays.
 
+        Args:
+            name: Path inside the folder.
+            members: Which arrays, and what they must be; others are not looked at. By default all.
+
         Raises:
             RunFolderError: The file is missing or damaged.
         """
+        with self.reading(name):
+            return read_arrays(self.path / name, members)
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Around a block that reads a file, or makes something of what it says: what fails is the file's fault.
+
+        Raises:
+            RunFolderError: The block fails; names the file and the remedy.
+        """
         try:
-            # Opened here: NumPy leaves a damaged file open.
-            with (self.path / name).open("rb") as stream, np.load(stream, allow_pickle=False) as data:
-                return {key: data[key] for key in data.files}
-        except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+            yield
+        except RunFolderError:
+            raise
+        except (OSError, InvalidInputError, *_MALFORMED) as error:
             raise self._damaged(name, error) from error
 
     def digest(self, name: str) -> str:
@@ -371,17 +411,15 @@ class RunFolder:
         Raises:
             RunFolderError: The file is missing or cannot be read.
         """
-        try:
-            with (self.path / name).open("rb") as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise self._damaged(name, error) from error
+        with self.reading(name), open_file(self.path / name) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def _damaged(self, name: str, error: Exception) -> RunFolderError:
         path = str(self.path / name)
         if isinstance(error, FileNotFoundError):
             return RunFolderError(f"The file {path!r} is missing. {_remedy(name)}")
-        return RunFolderError(f"The file {path!r} is damaged ({error}). {_remedy(name)}")
+        reason = f"it has no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+        return RunFolderError(f"The file {path!r} is damaged ({shortened(reason)}). {_remedy(name)}")
 
     # -- lock --------------------------------------------------------------------------------------------------------
 
@@ -400,10 +438,13 @@ class RunFolder:
             yield
             return
         try:
+            if os.path.lexists(self.path / LOCK):
+                file_size(self.path / LOCK)  # to open a pipe would wait for somebody to read it
             stream = (self.path / LOCK).open("a")
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise RunFolderError(
-                f"Cannot write to {str(self.path)!r}: {error.strerror or error}. Allow writing, or use another folder."
+                f"Cannot write to {str(self.path / LOCK)!r}: {reason}. Allow writing, or use another folder."
             ) from error
         with stream:
             try:
@@ -435,12 +476,19 @@ _WRITTEN_BY = {
 }
 
 
+_REMEDIES = {
+    CONFIG: "Restore it from a copy, or use a new folder.",
+    "data.json": "Restore it from a copy, or use a new folder.",
+    STEERING: "Steer again into a new folder.",
+    STAGE_FILE: "Delete it and train again: everything not noted as finished is done again.",
+    HISTORY: "Delete it: the epochs that it lists are lost, the models are not.",
+}
+
+
 def _remedy(name: str) -> str:
-    if name == CONFIG:
-        return "Restore it from a copy, or use a new folder."
     stage = _WRITTEN_BY.get(name)
     if stage is None:
-        return "Delete it and train again: everything not noted as finished is done again."
+        return _REMEDIES.get(name, "Delete it, and repeat the command that wrote it.")
     return f"Train again with `--redo {stage}`, which repeats that stage and what follows it."
 
 

@@ -18,7 +18,7 @@ from qpm_opt import InvalidInputError, Progress, Termination
 from qpm_vision._data_identity import data_identity
 from qpm_vision._preflight import refuse_changed_data
 from qpm_vision._progress import Reporter, SilentReporter
-from qpm_vision._work import read_assignment, read_problem
+from qpm_vision._work import read_assignment, read_problem, read_statistics
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, load_data
 from qpm_vision.feature_names import NAMES, all_names
@@ -80,7 +80,7 @@ def propose_steering(
         if progress is not None:
             progress(state)
 
-    statistics = folder.read_npz("statistics.npz")
+    statistics = read_statistics(folder)
     return solve_steered(
         read_problem(folder),
         read_assignment(folder),
@@ -89,7 +89,7 @@ def propose_steering(
         offset=statistics.get("offset"),
         names=all_names(folder),
         time_limit=time_limit,
-        seed=RunConfig.from_dict(folder.config()).seed,
+        seed=RunConfig.of(folder).seed,
         progress=tell,
     )
 
@@ -139,7 +139,7 @@ def steer_run(
     else:
         RunFolder.open(parent.path)
         _refuse_used(place, parent)
-        config = RunConfig.from_dict(parent.config())
+        config = RunConfig.of(parent)
         data = load_data(config.data, **config.division) if data is None else data
         refuse_changed_data(parent, config.data, data_identity(data))
         with report:
@@ -150,7 +150,7 @@ def steer_run(
             on_proposal(steered)
         # What chose the features of this run: not the solver of its parent, which may not start from an assignment.
         _begin(place, parent, dataclasses.replace(config, solver="auto", solve_seconds=time_limit), steered)
-    config = RunConfig.from_dict(place.config())
+    config = RunConfig.of(place)
     if device is not None:
         config = dataclasses.replace(config, device=device)
     return run(config, place.path, data=data, reporter=reporter)

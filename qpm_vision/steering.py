@@ -12,7 +12,6 @@ import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from qpm_opt import (
     solve_assignment,
     verify,
 )
+from qpm_vision._reading import parse_yaml, read_given_text, shortened
 from qpm_vision.assignment_diff import AssignmentDiff, diff_assignments
 from qpm_vision.statistics import centred_bias, scale_bias
 
@@ -150,8 +150,8 @@ class Steering:
             InvalidInputError: It cannot be read, or says something malformed; names the file.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_given_text(path)
+        except (OSError, ValueError) as error:
             raise InvalidInputError(
                 f"The steering must be a YAML file in UTF-8. Cannot read {os.fspath(path)!r}: {error}"
             ) from error
@@ -168,9 +168,9 @@ class Steering:
             InvalidInputError: It is no YAML, or says something malformed.
         """
         try:
-            data = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that does not exist
-            raise InvalidInputError(f"A steering must be YAML. Got {' '.join(str(error).split())}") from error
+            data = parse_yaml(text)
+        except ValueError as error:
+            raise InvalidInputError(f"A steering must be YAML. Got {shortened(error)}") from error
         return cls.from_dict({} if data is None else data)
 
     def joined(self, other: Steering) -> Steering:

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from qpm_vision._forms import require_form
+from qpm_vision._reading import shortened
+from qpm_vision._safetensors import read_safetensors
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
 __all__ = ["TrainingState", "TrainingStateFile", "weights_digest"]
@@ -26,6 +29,11 @@ __all__ = ["TrainingState", "TrainingStateFile", "weights_digest"]
 _KEY = "training"
 _MODEL, _MOMENTUM, _BEST = "model/", "momentum/", "best/"
 _BUFFER = "momentum_buffer"
+_SUMS = [0.0] * 5
+_FORM = {
+    "identity": {},
+    "state": {"epoch": int, "batches": int, "sums": [float], "seconds": float, "history": [{"epoch": int}]},
+}
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +53,7 @@ class TrainingState:
 
     epoch: int = 1
     batches: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0] * 5)
+    sums: list[float] = field(default_factory=lambda: list(_SUMS))
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Tensor] | None = None
@@ -93,15 +101,16 @@ class TrainingStateFile:
         if not self.path.exists():
             return None
         try:
-            with safe_open(self.path, framework="pt") as content:
-                header = json.loads((content.metadata() or {})[_KEY])
-                tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            metadata, tensors = read_safetensors(self.path)
+            header = json.loads(metadata[_KEY])  # with NaN, which a loss may be
+            require_form(header, _FORM)
+            if header["identity"] != self._identity:
+                _log.warning("%s is of another training; this one begins anew", self.path)
+                return None
             state = TrainingState(**header["state"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            _log.warning("%s is damaged (%s); the training begins anew", self.path, error)
-            return None
-        if header.get("identity") != self._identity:
-            _log.warning("%s is of another training; this one begins anew", self.path)
+            _require_fitting(state, tensors, model)
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            _log.warning("%s is damaged (%s); the training begins anew", self.path, shortened(error))
             return None
         model.load_state_dict(_part(tensors, _MODEL))
         momenta = _part(tensors, _MOMENTUM)
@@ -124,6 +133,23 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _require_fitting(state: TrainingState, tensors: dict[str, Tensor], model: nn.Module) -> None:
+    """Raise where a state is none that such a model can have."""
+    if not 1 <= state.epoch == len(state.history) + 1 or state.batches < 0 or len(state.sums) != len(_SUMS):
+        raise ValueError(f"it is in epoch {state.epoch}, behind {len(state.history)} epochs")
+    wanted, parameters = model.state_dict(), dict(model.named_parameters())
+    for prefix, known in ((_MODEL, wanted), (_MOMENTUM, parameters), (_BEST, wanted)):
+        found = _part(tensors, prefix)
+        # There may be no best epoch yet, and no momentum of what is not trained.
+        if found.keys() - known.keys() or (prefix != _MOMENTUM and found and known.keys() - found.keys()):
+            raise ValueError("its tensors have other names than those of the model")
+        for name, tensor in found.items():
+            if tensor.shape != known[name].shape or tensor.dtype != known[name].dtype:
+                raise ValueError(f"its tensor {prefix + name!r} is {tensor.dtype} {tuple(tensor.shape)}")
+    if not _part(tensors, _MODEL):
+        raise ValueError("it has no model")
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

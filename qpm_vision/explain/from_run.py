@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from qpm_opt import Assignment, InvalidInputError
-from qpm_vision._data_identity import data_identity, identity_differences
+from qpm_vision._data_identity import data_identity, identity_differences, read_identity
 from qpm_vision._work import read_problem
 from qpm_vision.checkpoint import load_checkpoint
 from qpm_vision.config import RunConfig
@@ -18,7 +18,7 @@ from qpm_vision.data import ImageData, load_data
 from qpm_vision.explain.candidates import Candidates
 from qpm_vision.explain.explainer import Explainer
 from qpm_vision.explain.feature import draw_feature
-from qpm_vision.explain.gallery import Gallery
+from qpm_vision.explain.gallery import read_gallery
 from qpm_vision.explain.matrix import draw_matrix
 from qpm_vision.explain.pictures import draw_class, draw_comparison, draw_overview
 from qpm_vision.feature_names import feature_names
@@ -70,7 +70,7 @@ def load_explainer(
     folder.require("explanation", "is not finished")
     images = _data_of(folder, data)
     model, preprocessing = _model_of(folder, "qpm.safetensors", QPMClassifier, "interpretable")
-    gallery = Gallery.from_arrays(folder.read_npz("gallery.npz"))
+    gallery = read_gallery(folder, n_classes=model.n_classes, n_select=len(model.selected))
     names = feature_names(folder)
     return Explainer(model, images.train, preprocessing, gallery, images.class_names, device, names)
 
@@ -96,9 +96,9 @@ def load_candidates(run: RunFolder | str | os.PathLike[str], *, data: ImageData 
 
 def _data_of(folder: RunFolder, data: ImageData | None) -> ImageData:
     """The data of a run, which must be what they were."""
-    config = RunConfig.from_dict(folder.config())
+    config = RunConfig.of(folder)
     images = load_data(config.data, **config.division) if data is None else data
-    changed = identity_differences(folder.read_json("data.json"), data_identity(images))
+    changed = identity_differences(read_identity(folder), data_identity(images))
     if changed:
         raise InvalidInputError(
             f"The data {config.data!r} have changed since the run in {str(folder.path)!r} was made ({changed}). "

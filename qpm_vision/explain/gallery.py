@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError
+from qpm_vision._npz import Member
+from qpm_vision.run_folder import RunFolder
 
-__all__ = ["Gallery", "best_first", "collect_gallery"]
+__all__ = ["Gallery", "best_first", "collect_gallery", "read_gallery"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -73,6 +75,41 @@ class Gallery:
         if missing:
             raise InvalidInputError(f"The 'arrays' parameter must hold {missing[0]!r}. Got {sorted(arrays)}.")
         return cls(**{name: arrays[name] for name in known if name in arrays})
+
+
+_MEMBERS = {
+    "best_of_class": Member(("classes", N_BEST), "i", least=-1),
+    "best_of_pair": Member(("classes", "features", N_BEST), "i", least=-1),
+    "scale": Member(("features",)),
+    "n_correct": Member(("classes",), "i", least=0),
+    "n_images": Member(("classes",), "i", least=0),
+    "edges": Member(("features", N_BINS + 1), optional=True),
+    "counts": Member(("classes", "features", N_BINS), "i", optional=True, least=0),
+}
+
+
+def read_gallery(folder: RunFolder, *, n_classes: int, n_select: int) -> Gallery:
+    """The gallery of a run.
+
+    Args:
+        folder: The run folder.
+        n_classes: How many classes its model has.
+        n_select: How many features its model keeps.
+
+    Raises:
+        RunFolderError: The file is missing, damaged, or of another model.
+    """
+    gallery = Gallery.from_arrays(folder.read_npz("gallery.npz", _MEMBERS))
+    with folder.reading("gallery.npz"):
+        if gallery.best_of_pair.shape[:2] != (n_classes, n_select):
+            raise ValueError(
+                f"it is of {gallery.best_of_pair.shape[0]} classes and {gallery.best_of_pair.shape[1]} features, the "
+                f"model of {n_classes} and {n_select}"
+            )
+        total = int(gallery.n_images.sum())
+        if max(gallery.best_of_class.max(), gallery.best_of_pair.max()) >= total:
+            raise ValueError(f"it shows images beyond the {total} that it is of")
+    return gallery
 
 
 def best_first(correct: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:

@@ -66,7 +66,7 @@ def measure_faithfulness(
             raise InvalidInputError(f"The '{name}' parameter must be an integer of at least {least}. Got {value!r}.")
     folder = RunFolder.open(run)
     folder.require("explanation", "is not finished")
-    config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
+    config = dataclasses.replace(RunConfig.of(folder), device=device)
     known = load_data(config.data, **config.division) if data is None else data
     work = Work(config, folder, SilentReporter() if reporter is None else reporter, known)
     explainer = load_explainer(folder, data=known, device=work.device)

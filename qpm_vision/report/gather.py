@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from qpm_opt import InvalidInputError
+from qpm_vision._data_identity import read_identity
 from qpm_vision._progress import Reporter, SilentReporter
-from qpm_vision._work import Work, read_assignment, read_problem
+from qpm_vision._work import Work, read_assignment, read_problem, read_threshold
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, load_data
+from qpm_vision.evaluation import read_metrics
 from qpm_vision.explain import Explainer, load_explainer
 from qpm_vision.report.assemble import Material, assemble
 from qpm_vision.report.confusion import confusions, most_confused
@@ -65,7 +67,7 @@ def gather_report(
         raise InvalidInputError(f"The 'max_classes' parameter must be an integer of at least 1. Got {max_classes!r}.")
     folder = RunFolder.open(run)
     folder.require("explanation", "is not finished")
-    config = dataclasses.replace(RunConfig.from_dict(folder.config()), device=device)
+    config = dataclasses.replace(RunConfig.of(folder), device=device)
     known = load_data(config.data, **config.division) if data is None else data
     work = Work(config, folder, SilentReporter() if reporter is None else reporter, known)
     problem, assignment = read_problem(folder), read_assignment(folder)
@@ -94,10 +96,10 @@ def gather_report(
     return assemble(
         Material(
             config=config,
-            identity=folder.read_json("data.json"),
+            identity=read_identity(folder),
             origin=told_origin(folder),
-            scores=folder.read_json("metrics.json"),
-            threshold=folder.read_json("threshold.json"),
+            scores=read_metrics(folder),
+            threshold=read_threshold(folder),
             problem=problem,
             assignment=assignment,
             preprocessing=explainer.preprocessing,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from qpm_opt import InvalidInputError, QPMError
+from qpm_vision._reading import open_file
 from qpm_vision.feature_names import NAMES, all_names, write_names
 from qpm_vision.run_folder import RunFolder, RunFolderError
 from qpm_vision.steering import Steering
@@ -92,11 +93,12 @@ class KeptFile(Generic[Content]):
     def _version(self, folder: RunFolder) -> str:
         path = folder.path / self.name
         try:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
+            with open_file(path) as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
         except FileNotFoundError:
             return ""
-        except OSError as error:
-            raise RunFolderError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"Cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}.") from error
 
 
 _DRAFT = "steer.yaml"
