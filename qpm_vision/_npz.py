@@ -40,13 +40,13 @@ class Member:
     """
 
     axes: tuple[str | int, ...] | None = None
-    kinds: str = "biufcU"
+    kinds: str = "f"
     optional: bool = False
     least: float = -math.inf
     finite: bool = True
 
 
-_ANYTHING: Final = Member(finite=False)
+_ANYTHING: Final = Member(kinds="biufcU", finite=False)
 
 
 def read_arrays(

@@ -358,7 +358,7 @@ def _configured(arguments: argparse.Namespace) -> RunConfig:
 
     data = _absolute(arguments.data)
     folder = RunFolder(arguments.out)
-    settings = folder.config() if folder.has_run else read_recipe(DEFAULT)
+    settings = RunConfig.of(folder).to_dict() if folder.has_run else read_recipe(DEFAULT)
     if arguments.recipe is not None:
         settings = merged(settings, read_recipe(arguments.recipe))
     if arguments.config is not None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from qpm_opt import InvalidInputError
+from qpm_vision._npz import Member
 from qpm_vision.data import ImageSet, make_loader
 from qpm_vision.distributed import gathered, rank, share, world_size
 from qpm_vision.model import DenseClassifier
@@ -156,6 +157,14 @@ class ExtractionSums:
         self._locality.add(joined_figures(figures))
 
 
+_MEMBERS = {
+    "identity": Member((), "U"),
+    "done": Member((), "i", least=0),
+    **{_FEATURES + name: Member(kinds="f", finite=False) for name in FeatureStatistics(1, 1).state()},
+    **{_LOCALITY + name: Member(kinds="f", finite=False) for name in Locality(1).state()},
+}
+
+
 class _StateFile:
     """Keeps the sums of one process, and of which pass they are."""
 
@@ -179,7 +188,7 @@ class _StateFile:
         if not self._path.exists():
             return None
         try:
-            arrays = self._folder.read_npz(self._name)
+            arrays = self._folder.read_npz(self._name, _MEMBERS)
             identity, done = str(arrays["identity"]), int(arrays["done"])
             if identity != self._identity:
                 _log.warning("%s is of another pass over the images; this one begins anew", self._path)

@@ -124,7 +124,7 @@ def _run(
         former = RunConfig.of(place)
         config = former if config is None else config
         changes = accepted_changes(place, config, redo)
-        if redo is None and len(place.stages()) == len(STAGES) and config.data == place.config()["data"]:
+        if redo is None and len(place.stages()) == len(STAGES) and config.data == former.data:
             place.require_files()
             report.message(f"{place.path}: already finished")
             return place
@@ -142,7 +142,7 @@ def _run(
         refuse_changed_data(place, config.data, identity)
     refuse_misfit(config, images, trained=is_kept(place, "dense", redo) and "dense" in place.stages())
     if is_kept(place, "statistics", redo) and not is_kept(place, "assignment", redo):
-        live_features(place.read_npz("statistics.npz"), config.n_select)
+        live_features(read_statistics(place), config.n_select)
     wait()  # until every process has seen the folder as it was
     with _begin(place, config, images, identity, redo) if is_main() else nullcontext(), report:
         report.message(_described(images))

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from qpm_opt import InvalidInputError
+from qpm_vision._npz import Member
 from qpm_vision.faithfulness.curves import N_STEPS, PerturbationCurves, perturbation_curves
 from qpm_vision.faithfulness.means import GroupMeans
 from qpm_vision.faithfulness.reach import input_shares, place_areas
@@ -126,7 +127,7 @@ def perturb(
     """
     found = Perturbed(available_methods())
     identity = json.dumps([weights_digest(model), [int(p) for p in positions], seed, found.methods, N_STEPS])
-    done = 0 if state is None else _taken_up(state, identity, found)
+    done = 0 if state is None else _taken_up(state, identity, found, len(positions))
     saved = time.monotonic()
     while done < len(positions):
         if on_images is not None:
@@ -238,6 +239,9 @@ def _or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+_TEXT, _COUNT = Member((), "U"), Member((), "i", least=0)
+
+
 def _keep(state: Path, identity: str, found: Perturbed, done: int) -> None:
     arrays: dict[str, Any] = {"identity": identity, "done": done}
     for name, sums in found.sums().items():
@@ -248,19 +252,21 @@ def _keep(state: Path, identity: str, found: Perturbed, done: int) -> None:
         _log.warning("What was done so far is not kept, so that it could not go on from here: %s", error)
 
 
-def _taken_up(state: Path, identity: str, found: Perturbed) -> int:
+def _taken_up(state: Path, identity: str, found: Perturbed, n_images: int) -> int:
     """How many images are done already; 0 where there is nothing that fits."""
     if not state.exists():
         return 0
     try:
-        arrays = RunFolder(state.parent).read_npz(state.name)
+        names = [f"{name}/{key}" for name, sums in found.sums().items() for key in sums.arrays()]
+        members = dict.fromkeys(names, Member(kinds="fiu", finite=False))
+        arrays = RunFolder(state.parent).read_npz(state.name, {"identity": _TEXT, "done": _COUNT, **members})
         if str(arrays["identity"]) != identity:
             _log.warning("%s is of other images or methods; they are done anew", state)
             return 0
         for name, sums in found.sums().items():
             prefix = f"{name}/"
             sums.take_up({key.removeprefix(prefix): v for key, v in arrays.items() if key.startswith(prefix)})
-        return int(arrays["done"])
+        return min(int(arrays["done"]), n_images)
     except (RunFolderError, InvalidInputError, KeyError, ValueError, TypeError) as error:
         _log.warning("%s is damaged (%s); all images are done anew", state, error)
         for sums in found.sums().values():
