@@ -403,9 +403,9 @@ def test_yaml_may_repeat_a_little() -> None:
     [
         (b"feature,name\n1," + b"a" * 200_000 + b"\n", "field larger than field limit"),
         (b"feature,name\n" + b"9" * 5000 + b",a\n", "must be its number"),
-        (b"feature,name\n1,red,crown\n", "3 cells for 2 columns"),
+        (b"feature,name\n1,red,crown\n", "2 cells in every row"),
         (b'feature,name\n1,"abc\n', "unexpected end of data"),
-        ("feature,name\n1,a\n".encode("utf-16"), "utf-8"),
+        ("feature,name\n1,a\n".encode("utf-16"), "UTF-8"),
     ],
 )
 def test_tables_of_names_that_cannot_be_read(content: bytes, message: str, tmp_path: Path) -> None:
