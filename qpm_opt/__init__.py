@@ -5,6 +5,7 @@ from __future__ import annotations
 from qpm_opt.api import solve_assignment
 from qpm_opt.backends import backend_names, backend_version
 from qpm_opt.backends.search_log import Progress
+from qpm_opt.conversion import plain_array
 from qpm_opt.errors import (
     BackendUnavailableError,
     InfeasibleProblemError,
@@ -55,6 +56,7 @@ __all__ = [
     "literal_text",
     "normal_text",
     "penalties_from_similarity",
+    "plain_array",
     "read_csv",
     "refuse_overwriting",
     "solve_assignment",

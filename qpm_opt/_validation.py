@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
+from qpm_opt.conversion import plain_array
 from qpm_opt.errors import InvalidInputError
 from qpm_opt.text import normal_text
 
@@ -22,33 +22,6 @@ IntArray = npt.NDArray[np.int64]
 
 class Default(int):
     """The default of an argument, which can be told from the same number when somebody gives it."""
-
-
-def plain_array(name: str, value: Any) -> npt.NDArray[Any]:
-    """NumPy array of numbers from an array, frame, tensor or nested list; refuses everything else."""
-    if hasattr(value, "detach"):  # a torch tensor, without importing torch
-        value = value.detach().cpu()
-        if "bfloat16" in str(value.dtype):  # NumPy has no such type
-            value = value.float()
-    if sp.issparse(value):
-        value = value.toarray()
-    if isinstance(value, np.ma.MaskedArray) and value.mask.any():
-        raise InvalidInputError(
-            f"The '{name}' parameter must not be masked. Got {int(value.mask.sum())} masked entries; fill them first."
-        )
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(
-            f"The '{name}' parameter must be an array of numbers. Got a {type(value).__name__} that NumPy cannot read "
-            f"({error}); are its rows of equal length?"
-        ) from error
-    if array.dtype.kind not in "fiub":
-        raise InvalidInputError(
-            f"The '{name}' parameter must hold real numbers. Got dtype {array.dtype}"
-            f" from a {type(value).__name__}; convert it with .astype(float) once its entries are numbers."
-        )
-    return array
 
 
 def float_array(name: str, value: Any, ndim: int) -> FloatArray:
@@ -107,7 +80,11 @@ def items(name: str, value: Any, what: str) -> list[Any]:
     """The items of any iterable but a string or a mapping."""
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise InvalidInputError(f"The '{name}' parameter must be a list of {what}. Got {value!r}.")
+    if hasattr(value, "detach"):
+        value = plain_array(name, value)
     try:
+        if hasattr(value, "itertuples"):  # a frame, which otherwise lists its columns
+            return [tuple(row) for row in value.itertuples(index=False)]
         return list(value)
     except TypeError:  # an array without dimensions
         raise InvalidInputError(f"The '{name}' parameter must be a list of {what}. Got {value!r}.") from None
@@ -213,6 +190,20 @@ def position(name: str, value: Any, length: int, labels: Sequence[str | int] | N
             f"The '{name}' parameter must hold positions of {what}s between 0 and {length - 1}. Got {index}."
         )
     return index
+
+
+def feature_positions(name: str, value: Any, n_features: int, labels: Sequence[str | int] | None) -> list[int]:
+    """Positions of features that are given by label, by position, or as a mask with a boolean for each feature."""
+    given = items(name, value, "features")
+    if not given or not all(isinstance(item, (bool, np.bool_)) for item in given):
+        return [position(name, item, n_features, labels, "feature") for item in given]
+    if len(given) != n_features:
+        raise InvalidInputError(
+            f"The '{name}' parameter must, as a mask, have one entry for each of the {n_features} features. Got "
+            f"{len(given)} booleans; give positions, or a mask of all features."
+        )
+    require_same_labels(name, labels_of(value, "index"), None if labels is None else tuple(labels), "the features")
+    return [int(index) for index in np.flatnonzero(given)]
 
 
 def nearest(word: Any, known: Iterable[Any]) -> str:

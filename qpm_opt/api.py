@@ -11,10 +11,9 @@ import numpy as np
 from qpm_opt._validation import (
     Default,
     IntArray,
+    feature_positions,
     finite_number,
-    items,
     nearest,
-    position,
     positive_number,
     whole_number,
 )
@@ -255,10 +254,7 @@ def _repaired_start(problem: AssignmentProblem, start: Assignment | Iterable[Any
             return None
         given = start.selected.tolist()
     else:
-        given = [
-            position("start", item, problem.n_features, problem.feature_labels, "feature")
-            for item in items("start", start, "features")
-        ]
+        given = feature_positions("start", start, problem.n_features, problem.feature_labels)
     selected = np.unique(np.array(given, dtype=np.int64))
     if not is_valid_selection(problem, selected):
         space = SearchSpace.of(problem)

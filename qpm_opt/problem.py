@@ -20,18 +20,19 @@ from qpm_opt._read_only import ReadOnlyArrays, freeze
 from qpm_opt._validation import (
     FloatArray,
     IntArray,
+    feature_positions,
     float_array,
     items,
     label_at,
     label_tuple,
     labels_of,
-    plain_array,
     position,
     require_finite,
     require_moderate,
     require_same_labels,
     whole_number,
 )
+from qpm_opt.conversion import plain_array, sparse_matrix
 from qpm_opt.errors import InfeasibleProblemError, InvalidInputError
 from qpm_opt.redundancy import Penalties
 
@@ -420,9 +421,7 @@ def _penalty_matrix(value: Any, n_features: int, features: tuple[Label, ...] | N
     if isinstance(value, Penalties):
         value = value.matrix
     if sp.issparse(value):
-        matrix = sp.csr_array(value, copy=True)
-        plain_array(name, matrix.data)
-        matrix = matrix.astype(np.float64)
+        matrix = sparse_matrix(name, value).astype(np.float64)
         require_finite(name, matrix.data)
         require_moderate(name, matrix.data)
     else:
@@ -475,7 +474,7 @@ def _budgets(value: Any, n_classes: int, classes: tuple[Label, ...] | None) -> I
 def _feature_set(name: str, value: Any, n_features: int, features: tuple[Label, ...] | None) -> IntArray:
     if isinstance(value, (str, int, np.integer)):
         value = [value]
-    listed = [position(name, item, n_features, features, "feature") for item in items(name, value, "features")]
+    listed = feature_positions(name, value, n_features, features)
     return _frozen(np.unique(np.array(listed, dtype=np.int64)))
 
 
@@ -487,6 +486,13 @@ def _pair_set(
     features: tuple[Label, ...] | None,
 ) -> IntArray:
     pairs = set()
+    if getattr(getattr(value, "dtype", None), "kind", "") == "b" or str(getattr(value, "dtype", "")) == "torch.bool":
+        mask = plain_array(name, value)
+        if mask.shape != shape:
+            raise InvalidInputError(
+                f"The '{name}' parameter must, as a mask, have the shape {shape}, classes × features. Got {mask.shape}."
+            )
+        value = np.argwhere(mask).tolist()
     for item in items(name, value, "(class, feature) pairs"):
         if isinstance(item, str) or not isinstance(item, Sequence | np.ndarray) or len(item) != 2:
             raise InvalidInputError(f"The '{name}' parameter must hold (class, feature) pairs. Got {item!r}.")

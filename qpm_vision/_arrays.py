@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from qpm_opt import InvalidInputError
+from qpm_opt import InvalidInputError, plain_array
 
 ArrayLike: TypeAlias = "npt.ArrayLike | torch.Tensor"
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -23,7 +24,7 @@ def as_tensor(name: str, value: ArrayLike, ndim: int) -> torch.Tensor:
     Raises:
         InvalidInputError: `value` holds no real numbers, or has another number of dimensions.
     """
-    tensor = value.detach() if isinstance(value, torch.Tensor) else _from_numpy(name, value)
+    tensor = _plain_tensor(name, value) if isinstance(value, torch.Tensor) else _from_numpy(name, value)
     if tensor.is_complex():
         raise InvalidInputError(
             f"The '{name}' parameter must hold real numbers. Got dtype {tensor.dtype}; pass its real part."
@@ -37,18 +38,18 @@ def as_tensor(name: str, value: ArrayLike, ndim: int) -> torch.Tensor:
     return tensor
 
 
+def _plain_tensor(name: str, value: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, detached; dense and of plain numbers where it is quantized or sparse."""
+    if value.is_nested or value.is_meta:
+        plain_array(name, value)  # says what is wrong
+    tensor = value.detach()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
+
+
 def _from_numpy(name: str, value: npt.ArrayLike) -> torch.Tensor:
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(
-            f"The '{name}' parameter must be an array of numbers. Got a {type(value).__name__} that NumPy cannot read "
-            f"({error}); are its rows of equal length?"
-        ) from error
-    if array.dtype.kind not in "fiub":
-        raise InvalidInputError(
-            f"The '{name}' parameter must hold real numbers. Got dtype {array.dtype}; convert it with .astype(float)."
-        )
+    array = plain_array(name, value)
     if array.dtype not in _FLOATS or not array.dtype.isnative:
         array = array.astype(np.float64)
     if any(stride < 0 for stride in array.strides):
@@ -64,6 +65,18 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
+def _label_array(value: npt.ArrayLike) -> npt.NDArray[np.generic]:
+    dtype = getattr(value, "dtype", None)
+    if getattr(dtype, "kind", "") in ("i", "u"):  # nullable integers of pandas too, which give floats
+        return plain_array("labels", value).astype(np.int64)
+    try:
+        return np.asarray(list(value) if isinstance(value, Iterator) else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInputError(
+            f"The 'labels' parameter must be a list of class indices. Got a {type(value).__name__} ({error})."
+        ) from error
+
+
 def as_labels(value: ArrayLike, n_images: int, n_classes: int | None = None) -> torch.Tensor:
     """Class index of every image as int64.
 
@@ -71,10 +84,10 @@ def as_labels(value: ArrayLike, n_images: int, n_classes: int | None = None) -> 
         InvalidInputError: not one integer per image, or an index outside 0 … n_classes - 1.
     """
     if isinstance(value, torch.Tensor):
-        labels = value.detach()
+        labels = _plain_tensor("labels", value)
         whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     else:
-        array = np.asarray(value)
+        array = _label_array(value)
         whole = array.dtype.kind in "iu" or array.size == 0
         labels = torch.from_numpy(array.astype(np.int64)) if whole else torch.empty(array.shape)
     if not whole:

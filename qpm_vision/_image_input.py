@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -92,11 +92,17 @@ def _read(images: Any, on_unreadable: OnUnreadable, numbers: Iterator[int]) -> I
             yield from _one(name, partial(images.image, position), on_unreadable)
     elif isinstance(images, np.ndarray) and images.ndim == 3:
         yield f"image {next(numbers)}", Image.fromarray(_checked_array(images))
-    elif isinstance(images, Iterable) and not isinstance(images, bytes) and getattr(images, "ndim", 4) == 4:
+    elif isinstance(images, Iterable) and not isinstance(images, bytes | Mapping) and _lists_images(images):
         for item in images:
             yield from _read(item, on_unreadable, numbers)
     else:
         raise _no_image(images)
+
+
+def _lists_images(images: Any) -> bool:
+    """Whether what can be gone through holds images, or paths: arrays and series of paths have one dimension."""
+    ndim = getattr(images, "ndim", 4)
+    return bool(ndim == 4 or (ndim == 1 and getattr(getattr(images, "dtype", None), "kind", "O") in "OUT"))
 
 
 def _one(name: str, read: Callable[[], Image.Image], on_unreadable: OnUnreadable) -> Iterator[tuple[str, Image.Image]]:
@@ -118,7 +124,8 @@ def _checked_array(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 def _no_image(given: Any) -> InvalidInputError:
     shape = getattr(given, "shape", None)
-    what = f"a {type(given).__name__}" if shape is None else f"a {given.dtype} {type(given).__name__} {tuple(shape)}"
+    dtype = getattr(given, "dtype", "")
+    what = f"a {type(given).__name__}" if shape is None else f"a {dtype} {type(given).__name__} {tuple(shape)}"
     return InvalidInputError(
         "The 'images' parameter must be a picture of Pillow, a uint8 array of shape (H, W, 3) or (N, H, W, 3), a path "
         f"of a file or a folder, or a sequence of these. Got {what}; convert it, for it is not known what its numbers "

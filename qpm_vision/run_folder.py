@@ -92,7 +92,12 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        try:
+            self.path = Path(os.fsdecode(path))
+        except TypeError as error:
+            raise InvalidInputError(
+                f"The path of a run folder must be a text or a path. Got {path!r} of type {type(path).__name__}."
+            ) from error
         self.figures = self.path / "figures"
 
     @classmethod
