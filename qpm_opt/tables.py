@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _WHOLE: Final = re.compile(r"-?[1-9][0-9]{0,17}|0")
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
-_CORNER: Final = ("", "class", "feature")
+_CORNER: Final = ("", "class", "classes", "feature", "features", "id", "index", "label", "labels", "name", "names")
 """What may stand above the names of rows; under any other heading, numbers are data."""
 
 

@@ -290,7 +290,7 @@ def test_a_damaged_table_of_names_is_told_and_kept(ask: Client, place: RunFolder
     (place.path / NAMES).write_text("feature;name\n1;a\n")
     status, run, _ = ask("GET", "/api/run")
     assert status == 200
-    assert "must have the columns feature and name" in run["problems"][0]
+    assert "must be separated by commas. Got semicolons" in run["problems"][0]
     body = {"names": {str(kept[0]): "a"}, "version": run["names"]["version"]}
     status, answer, _ = ask("PUT", "/api/names", body)
     assert status == 409
