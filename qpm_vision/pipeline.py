@@ -45,6 +45,7 @@ from qpm_vision.checkpoint import require_preprocessing
 from qpm_vision.class_scores import ClassScores, by_class, read_confusion, write_confusion
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, JoinedImages, load_data
+from qpm_vision.data._workers import refuse_unguarded_script
 from qpm_vision.distributed import from_main, is_main, process_group, share, wait
 from qpm_vision.evaluation import Scores
 from qpm_vision.explain import (
@@ -108,6 +109,7 @@ def run(
         RunFolderError: The folder is none, in use, or damaged.
         QPMError: Anything else that goes wrong on the way; what is finished stays finished.
     """
+    refuse_unguarded_script()
     with process_group():
         report = reporter if reporter is not None and is_main() else SilentReporter()
         return _run(config, RunFolder(folder), data, report, redo)

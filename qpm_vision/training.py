@@ -29,6 +29,7 @@ from qpm_opt import InvalidInputError, QPMError
 from qpm_vision import distributed
 from qpm_vision.backbones import evaluation_mode
 from qpm_vision.class_scores import ClassScores, count_confusions
+from qpm_vision.data import LoadingError, make_loader
 from qpm_vision.losses import feature_diversity_loss
 from qpm_vision.model import Classifier
 from qpm_vision.preprocessing import Preprocessing
@@ -274,7 +275,7 @@ class _Training:
         settings = self.settings
         began = time.perf_counter() - at.seconds
         self.model.train()
-        for images, labels in self._until_stopped(loader):
+        for images, labels in self._until_stopped(loader, at):
             self._check(labels)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["base"] * self._factor(at.epoch, at.batches, length)
@@ -315,13 +316,16 @@ class _Training:
         done = (epoch - 1 + min(batch / length, 1.0)) / self.settings.epochs
         return SCHEDULES[self.settings.schedule](self.settings, done)
 
-    def _until_stopped(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+    def _until_stopped(self, loader: Iterable[Batch], at: TrainingState) -> Iterator[Batch]:
         try:
             yield from loader
-        except RuntimeError:
+        except LoadingError:
             # Processes that load images may have got the signal as well, and be gone.
-            if not self.stop.is_set() or distributed.world_size() > 1:
-                raise
+            if self.stop.is_set() and distributed.world_size() == 1:
+                return
+            if at.batches:
+                self._keep(at)
+            raise
 
     def _step(self, images: Tensor, labels: Tensor, at: TrainingState) -> list[float]:
         """One update; its figures summed over the images of all processes.
@@ -431,8 +435,6 @@ def _of_images(
     *,
     pinned: bool,
 ) -> Batches:
-    from qpm_vision.data import make_loader
-
     rank, processes = distributed.rank(), distributed.world_size()
     least = 2 * processes
     if len(images) < least:
@@ -492,8 +494,6 @@ def _of_function(function: LoaderFactory) -> Batches:
 def _held_out(
     images: ImageSet, preprocessing: Preprocessing, settings: TrainingSettings, workers: int
 ) -> Iterable[Batch]:
-    from qpm_vision.data import make_loader
-
     part = distributed.share(images)
     if not len(part):
         return []

@@ -46,7 +46,7 @@ from qpm_vision.data.hangul import draw_hangul
 from qpm_vision.data.image_folder import load_image_folder
 from qpm_vision.data.imagenet import load_imagenet
 from qpm_vision.data.images import UnreadableImageError, read_image
-from qpm_vision.data.loading import make_loader
+from qpm_vision.data.loading import LoadingError, make_loader
 from qpm_vision.data.parts import Parts
 from qpm_vision.data.stanford_cars import load_stanford_cars
 from qpm_vision.data.traveling_birds import load_traveling_birds
@@ -58,6 +58,7 @@ __all__ = [
     "ImageData",
     "ImageSet",
     "JoinedImages",
+    "LoadingError",
     "Parts",
     "PreparedImages",
     "SkippedImage",

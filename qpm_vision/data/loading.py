@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import random
-import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qpm_opt import InvalidInputError, QPMError
+from qpm_vision.data._workers import Batch, LoadingError, Workers, in_pinned_memory, pinned_ahead
 from qpm_vision.data.base import ImageSet, PreparedImages
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-__all__ = ["Loader", "make_loader"]
+__all__ = ["Loader", "LoadingError", "make_loader"]
+
+_log = logging.getLogger(__name__)
 
 
 def make_loader(
@@ -63,6 +65,8 @@ def make_loader(
     Raises:
         InvalidInputError: An argument is out of range, or there are no images.
         UnreadableImageError: While iterating: a file cannot be read; names it, also out of a worker.
+        LoadingError: While iterating: an image cannot be loaded for another reason, or a worker was killed, ended or
+            hangs.
     """
     if not len(images):
         raise InvalidInputError("The 'images' parameter must hold at least one image. Got none.")
@@ -76,72 +80,49 @@ def make_loader(
             raise InvalidInputError(
                 f"The '{name}' parameter must be a whole number of at least {least}. Got {value!r}."
             )
-    dataset: Dataset[Any] = _Transformed(images, transform)
+    order = _order(shuffle, balanced)
+    passes = _Passes(images.labels, int(batch_size), int(least_batch), order, int(seed), share)
+    source = _Source(images, transform, passes)
     if isinstance(images, PreparedImages):
-        dataset = _Prepared(images, transform)
         workers = 0  # what is only read is not worth the way from another process
-    return Loader(
-        dataset,
-        batch_sampler=_SeededBatches(
-            images.labels, int(batch_size), int(least_batch), _order(shuffle, balanced), int(seed), share
-        ),
-        num_workers=int(workers),
-        collate_fn=_as_it_is if isinstance(dataset, _Prepared) else _collate,
-        # Its own generator: without one every pass would draw a number from torch's global generator.
-        generator=torch.Generator().manual_seed(int(seed)),
-        worker_init_fn=_leave_ctrl_c_to_the_main_process,
-        persistent_workers=workers > 0,
-        pin_memory=pinned,
-    )
+    return Loader(source, workers=int(workers), pins=pinned)
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An error on its way from a worker: raised there, torch would rebuild it from its text alone."""
+class Loader:
+    """Gives batches of images and labels, a pass for each iteration; made by `make_loader`.
 
-    error: QPMError
+    Processes that load images live as long as the loader.
+    """
 
-
-class _Transformed(Dataset[tuple[Tensor, int] | _Failure]):
-    def __init__(self, images: ImageSet, transform: Callable[[Image.Image], Tensor]) -> None:
-        self.images = images
-        self.transform = transform
+    def __init__(self, source: _Source, *, workers: int, pins: bool) -> None:
+        self._source = source
+        self._pins = pins
+        self._workers = Workers(source.batch, min(workers, len(source.passes))) if workers else None
+        self._next = (1, 0)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self._source.passes)
 
-    def __getitem__(self, drawn: tuple[int, int]) -> tuple[Tensor, int] | _Failure:
-        position, seed = drawn
-        try:
-            image = self.images.image(position)
-            with _seeded(seed):
-                pixels = self.transform(image)
-            if not isinstance(pixels, Tensor) or pixels.ndim != 3 or pixels.shape[0] != 3:
-                came = f"shape {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
-                raise InvalidInputError(
-                    f"The 'transform' parameter must return a tensor of shape (3, H, W). Got {came} for the image "
-                    f"{self.images.name(position)!r}."
-                )
-        except QPMError as error:
-            return _Failure(error)
-        return pixels.float(), int(self.images.labels[position])
+    def go_to(self, number: int, batch: int = 0) -> Self:
+        """Let the next pass be the one of that number, from 1 on, without the batches in front of `batch`.
 
+        What comes does not depend on which passes were made before.
+        """
+        self._next = (number, batch)
+        return self
 
-class _Prepared(Dataset[tuple[Tensor, Tensor]]):
-    """Whole batches, because what is kept is read faster together."""
-
-    def __init__(self, images: PreparedImages, transform: Callable[[Image.Image], Tensor]) -> None:
-        self.images = images
-        self.transform = transform
-
-    def __getitems__(self, drawn: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        positions = [position for position, _ in drawn]
-        inputs = self.images.inputs(positions, [seed for _, seed in drawn], self.transform)
-        return inputs, torch.from_numpy(self.images.labels[positions])
+    def __iter__(self) -> Iterator[Batch]:
+        (number, first), self._next = self._next, (self._next[0] + 1, 0)
+        last = len(self)
+        if self._workers is not None and first < last and self._workers.start():
+            batches = self._workers.batches(number, first, last)
+            return pinned_ahead(batches) if self._pins else batches
+        here = (self._source.batch(number, index) for index in range(first, last))
+        return map(in_pinned_memory, here) if self._pins else here
 
 
-class _SeededBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of positions, each with a seed for its augmentation; both depend on the number of the pass alone."""
+class _Passes:
+    """Positions of each batch, each with a seed for its augmentation; both depend on the number of the pass alone."""
 
     def __init__(
         self,
@@ -161,22 +142,24 @@ class _SeededBatches(Sampler[list[tuple[int, int]]]):
         self._order = order
         self._seed = seed
         self._share = share
-        self.next_pass = 1
-        self.first_batch = 0
+        self._drawn: tuple[int, Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self._bounds)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        number, first = self.next_pass, self.first_batch
-        self.next_pass, self.first_batch = number + 1, 0
+    def batch(self, number: int, index: int) -> list[tuple[int, int]]:
+        """Positions and seeds of a batch, from 0 on, of a pass, from 1 on."""
+        if self._drawn is None or self._drawn[0] != number:
+            self._drawn = (number, *self._draw(number))
+        _, positions, seeds = self._drawn
+        (begin, end), (rank, processes) = self._bounds[index], self._share
+        mine = slice(begin + rank, end, processes)
+        return list(zip(positions[mine].tolist(), seeds[mine].tolist(), strict=True))
+
+    def _draw(self, number: int) -> tuple[Tensor, Tensor]:
         drawn = np.random.SeedSequence([self._seed, number]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(drawn[0]) >> 1)
-        positions, seeds = self._order(self._labels, generator)
-        rank, processes = self._share
-        for begin, end in self._bounds[first:]:
-            mine = slice(begin + rank, end, processes)
-            yield list(zip(positions[mine].tolist(), seeds[mine].tolist(), strict=True))
+        return self._order(self._labels, generator)
 
 
 _Order: TypeAlias = "Callable[[npt.NDArray[np.int64], torch.Generator], tuple[Tensor, Tensor]]"
@@ -218,55 +201,50 @@ def _seeds(length: int, generator: torch.Generator) -> Tensor:
     return torch.randint(2**32, (length,), generator=generator)
 
 
-class Loader(DataLoader[Any]):
-    """Gives batches of images and labels, a pass for each iteration; made by `make_loader`."""
+@dataclass
+class _Source:
+    """Makes batches, in whatever process it is."""
 
-    def go_to(self, number: int, batch: int = 0) -> Self:
-        """Let the next pass be the one of that number, from 1 on, without the batches in front of `batch`.
+    images: ImageSet
+    transform: Callable[[Image.Image], Tensor]
+    passes: _Passes
 
-        What comes does not depend on which passes were made before.
-        """
-        sampler: Any = self.batch_sampler
-        sampler.next_pass, sampler.first_batch = number, batch
-        return self
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        failure: _Failure | None = None
-        for batch in super().__iter__():
-            if isinstance(batch, _Failure):
-                failure = batch
-                break
-            yield batch
-        if failure is not None:
-            # The workers end here: left to the garbage collector, each would be waited for in vain for seconds.
-            self._iterator = None
-            raise failure.error
-
-
-def _collate(samples: list[tuple[Tensor, int] | _Failure]) -> tuple[Tensor, Tensor] | _Failure:
-    pixels, labels = [], []
-    for sample in samples:
-        if isinstance(sample, _Failure):
-            return sample
-        pixels.append(sample[0])
-        labels.append(sample[1])
-    shapes = sorted({tuple(image.shape) for image in pixels})
-    if len(shapes) > 1:
-        return _Failure(
-            InvalidInputError(
+    def batch(self, number: int, index: int) -> Batch:
+        """A batch of a pass: images (B, 3, H, W) float32, or what prepared images keep, and labels (B,) int64."""
+        drawn = self.passes.batch(number, index)
+        positions = [position for position, _ in drawn]
+        labels = torch.from_numpy(np.asarray(self.images.labels)[positions]).to(torch.int64)
+        if isinstance(self.images, PreparedImages):  # whole batches, because what is kept is read faster together
+            return self.images.inputs(positions, [seed for _, seed in drawn], self.transform), labels
+        pixels = [self._pixels(position, seed) for position, seed in drawn]
+        shapes = sorted({tuple(image.shape) for image in pixels})
+        if len(shapes) > 1:
+            raise InvalidInputError(
                 "The 'transform' parameter must return tensors of one shape. "
                 f"Got {', '.join(map(str, shapes))}; resize to a fixed size."
             )
-        )
-    return torch.stack(pixels), torch.tensor(labels, dtype=torch.int64)
+        return torch.stack(pixels), labels
 
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _leave_ctrl_c_to_the_main_process(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def _pixels(self, position: int, seed: int) -> Tensor:
+        try:
+            image = self.images.image(position)
+            with _seeded(seed):
+                pixels = self.transform(image)
+        except QPMError:
+            raise
+        except Exception as error:
+            _log.debug("loading of %r failed", self.images.name(position), exc_info=True)
+            raise LoadingError(
+                f"The image {self.images.name(position)!r} cannot be loaded ({type(error).__name__}: {error}). Mend "
+                "what reads or transforms it; the same command then continues."
+            ) from error
+        if not isinstance(pixels, Tensor) or pixels.ndim != 3 or pixels.shape[0] != 3:
+            came = f"shape {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
+            raise InvalidInputError(
+                f"The 'transform' parameter must return a tensor of shape (3, H, W). Got {came} for the image "
+                f"{self.images.name(position)!r}."
+            )
+        return pixels.float()
 
 
 @contextmanager
