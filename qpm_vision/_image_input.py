@@ -17,7 +17,7 @@ from PIL import Image
 from qpm_opt import InvalidInputError
 from qpm_vision.data.base import ImageSet
 from qpm_vision.data.image_folder import passed_over
-from qpm_vision.data.images import IMAGE_SUFFIXES, UnreadableImageError, read_image, upright_rgb
+from qpm_vision.data.images import IMAGE_SUFFIXES, TOO_LARGE, UnreadableImageError, read_image, upright_rgb
 
 __all__ = ["ImageInput", "OnUnreadable", "find_images", "read_images", "refuse"]
 
@@ -110,6 +110,8 @@ def _one(name: str, read: Callable[[], Image.Image], on_unreadable: OnUnreadable
         image = read()
     except UnreadableImageError as error:
         on_unreadable(error)
+    except MemoryError:
+        on_unreadable(UnreadableImageError(name, TOO_LARGE))
     except (OSError, ValueError, SyntaxError) as error:  # a picture that Pillow opened but did not decode yet
         on_unreadable(UnreadableImageError(name, f"it is damaged ({' '.join(str(error).split())})"))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,24 @@ import numpy.typing as npt
 from qpm_vision._reading import open_file
 from qpm_vision.run_folder import RunFolderError
 
-__all__ = ["RowFile"]
+__all__ = ["RowFile", "mapped_rows"]
+
+
+def mapped_rows(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """A new .npy file of float32 that is mapped into memory, with the room that it will need.
+
+    Raises:
+        RunFolderError: There is no room: the system would end the process when it writes to the missing part.
+    """
+    try:
+        values = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise RunFolderError(f"Cannot write {str(path)!r}: {error.strerror or error}. Make room.") from error
+    return values
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from qpm_vision._forms import NUMBER
 from qpm_vision._npz import Member
 from qpm_vision._preflight import pick_device
 from qpm_vision._progress import Reporter
+from qpm_vision._row_file import mapped_rows
 from qpm_vision._spread import spread_positions
 from qpm_vision.backbones import Backbone, adapter_alone, build_backbone, frozen_part, with_frozen
 from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
@@ -463,7 +464,7 @@ class Work:
         shape = (len(self.data.train), n_features)
         values: npt.NDArray[np.float32]
         if scratch is not None and 4 * math.prod(shape) > MOST_IN_MEMORY:
-            values = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float32, shape=shape)
+            values = mapped_rows(scratch, shape)
         else:
             values = np.empty(shape, dtype=np.float32)
         tell = self.counter(f"features of {task}", shape[0])

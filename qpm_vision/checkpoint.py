@@ -18,6 +18,7 @@ from qpm_vision._forms import require_form
 from qpm_vision._reading import parse_json, shortened
 from qpm_vision._safetensors import read_safetensors
 from qpm_vision._text import utf8
+from qpm_vision._torch_state import plain_torch
 from qpm_vision.backbones import RANDOM, Backbone, build_backbone
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
@@ -110,6 +111,7 @@ def save_checkpoint(
     return target
 
 
+@plain_torch()
 def load_checkpoint(
     path: str | os.PathLike[str],
     *,

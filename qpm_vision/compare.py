@@ -53,6 +53,7 @@ from qpm_vision._npz import Member
 from qpm_vision._preflight import refuse_changed_data
 from qpm_vision._progress import Reporter, SilentReporter
 from qpm_vision._spread import spread_positions
+from qpm_vision._torch_state import plain_torch
 from qpm_vision._work import Work
 from qpm_vision.baselines import Choice, refit_q_senn
 from qpm_vision.config import RunConfig
@@ -105,6 +106,7 @@ _ROW = {
 Row = dict[str, Any]
 
 
+@plain_torch()
 def compare_run(
     run_folder: RunFolder | str | os.PathLike[str],
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.metadata
+import io
 import os
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError, QPMError
+from qpm_vision._torch_state import plain_torch
 from qpm_vision.model import QPMClassifier
 from qpm_vision.predict import Predictor, load_model
 from qpm_vision.run_folder import RunFolder, RunFolderError
@@ -56,6 +58,7 @@ class Exported:
     batch_sizes: tuple[int, ...]
 
 
+@plain_torch()
 def export_model(
     run: Predictor | RunFolder | str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -138,8 +141,10 @@ def _write_program(program: Any, path: Path) -> Run:
         # Weights that are laid out channels last are not "complete" in the sense of PyTorch; on the CPU, where these
         # are, they are written well, as the comparison shows.
         warnings.filterwarnings("ignore", "No complete tensor found", UserWarning)
-        with path.open("wb") as stream:  # given a path, the archive would be called after the temporary file inside
-            torch.export.save(program, stream)
+        # In memory first: the library that writes to files ends the process where a disk is full.
+        content = io.BytesIO()
+        torch.export.save(program, content)
+    path.write_bytes(content.getbuffer())
     loaded: Run = torch.export.load(path).module()
     return loaded
 
@@ -155,8 +160,9 @@ def _write_onnx(program: Any, path: Path) -> Run:
         )
     if graph is None:
         raise ExportError("The installed PyTorch made no ONNX graph; install a newer one: pip install -U torch")
-    graph.save(path, external_data=False)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    content = graph.model_proto.SerializeToString()
+    path.write_bytes(content)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return partial(_run_onnx, session)
 
 

@@ -18,6 +18,7 @@ import torch
 
 from qpm_opt import InvalidInputError
 from qpm_vision._npz import Member
+from qpm_vision._torch_state import plain_torch
 from qpm_vision.data import ImageSet, make_loader
 from qpm_vision.distributed import gathered, rank, share, world_size
 from qpm_vision.model import DenseClassifier
@@ -38,6 +39,7 @@ _FEATURES, _LOCALITY = "features/", "locality/"
 _log = logging.getLogger(__name__)
 
 
+@plain_torch()
 def extract(
     model: DenseClassifier,
     images: ImageSet,

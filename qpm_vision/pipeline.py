@@ -39,6 +39,7 @@ from qpm_vision._preflight import (
     refuse_solving_steered,
 )
 from qpm_vision._progress import Reporter, SilentReporter
+from qpm_vision._torch_state import plain_torch
 from qpm_vision._work import Work, live_features, make_problem, read_assignment, read_statistics
 from qpm_vision.backbones import load_head
 from qpm_vision.checkpoint import require_preprocessing
@@ -82,6 +83,7 @@ _SUMS = "statistics.partial.npz"
 _log = logging.getLogger(__name__)
 
 
+@plain_torch()
 def run(
     config: RunConfig | None,
     folder: str | os.PathLike[str],
@@ -200,6 +202,7 @@ def _begin(
         yield
 
 
+@plain_torch()
 def evaluate_run(
     run_folder: RunFolder | str | os.PathLike[str],
     data: ImageData | str | None = None,

@@ -16,17 +16,20 @@ from torch import Tensor
 from qpm_opt import InvalidInputError, QPMError
 from qpm_vision._image_input import ImageInput, OnUnreadable, read_images, refuse
 from qpm_vision._preflight import pick_device
+from qpm_vision._torch_state import plain_torch
 from qpm_vision.checkpoint import load_checkpoint
+from qpm_vision.data.images import TOO_LARGE, UnreadableImageError
 from qpm_vision.explain.gallery import Gallery, read_gallery
 from qpm_vision.explain.heatmaps import strength, upsample
 from qpm_vision.feature_names import feature_label, feature_names
 from qpm_vision.model import ModelOutput, QPMClassifier
-from qpm_vision.preprocessing import Preprocessing
+from qpm_vision.preprocessing import ImageTransform, Preprocessing
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 __all__ = ["Contribution", "Explanation", "Prediction", "Predictor", "load_model"]
 
@@ -285,13 +288,12 @@ class Predictor:
                 "The model must come from a finished run to explain images: it is known then how strong its features "
                 "get. Got one without a gallery; continue the run with the command that began it."
             )
-        found = list(islice(read_images(image), 2))
+        found = list(islice(_transformed(read_images(image), self.preprocessing.transform(), refuse), 2))
         if len(found) != 1:
             raise InvalidInputError(
                 f"The 'image' parameter must be one image. Got {'several' if found else 'none'}; call explain for each."
             )
-        ((name, picture),) = found
-        pixels = self.preprocessing.transform()(picture)
+        ((name, pixels),) = found
         output = self._look(pixels[None])
         prediction = next(self._decide([name], output))
         maps, scale, size = output.maps[0].float().cpu().numpy(), self.gallery.scale, self.preprocessing.size
@@ -315,13 +317,13 @@ class Predictor:
 
     def _stream(self, images: ImageInput, batch_size: int, on_unreadable: OnUnreadable) -> Iterator[Prediction]:
         transform = self.preprocessing.transform()
-        source = ((name, transform(picture)) for name, picture in read_images(images, on_unreadable))
+        source = _transformed(read_images(images, on_unreadable), transform, on_unreadable)
         while batch := list(islice(source, batch_size)):
             names, pixels = zip(*batch, strict=True)
             yield from self._decide(names, self._look(torch.stack(pixels)))
 
     def _look(self, pixels: Tensor) -> ModelOutput:
-        with torch.no_grad():
+        with plain_torch(), torch.no_grad():
             output: ModelOutput = self.model(pixels.to(self.model.weight.device))
         return output
 
@@ -364,6 +366,7 @@ class Predictor:
         return numbers
 
 
+@plain_torch()
 def load_model(run: RunFolder | str | os.PathLike[str], *, device: str = "auto") -> Predictor:
     """Load the interpretable model of a run, to use it.
 
@@ -395,6 +398,18 @@ def load_model(run: RunFolder | str | os.PathLike[str], *, device: str = "auto")
     explained = "explanation" in folder.stages()
     gallery = read_gallery(folder, n_classes=model.n_classes, n_select=len(model.selected)) if explained else None
     return Predictor(model, preprocessing, tuple(extra["class_names"]), gallery, feature_names(folder))
+
+
+def _transformed(
+    pictures: Iterator[tuple[str, Image]], transform: ImageTransform, on_unreadable: OnUnreadable
+) -> Iterator[tuple[str, Tensor]]:
+    for name, picture in pictures:
+        try:
+            pixels = transform(picture)
+        except MemoryError:
+            on_unreadable(UnreadableImageError(name, TOO_LARGE))
+        else:
+            yield name, pixels
 
 
 def _descending(items: Sequence[Contribution]) -> tuple[Contribution, ...]:

@@ -26,6 +26,8 @@ _INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
     "nearest": Image.Resampling.NEAREST,
 }
+_LONGEST = 16
+"""Times that a picture may be longer than wide to be resized whole, which rounds differently than a part of it."""
 _SHIFT_SHARE = 1 / 16
 _PAPER_JITTER = 0.1
 _PAPER_PADDING = 4
@@ -173,11 +175,27 @@ class ImageTransform:
 
 def _resized(image: Image.Image, settings: Preprocessing) -> Image.Image:
     scaled, (left, top) = _placed(image.size, settings)
+    if max(scaled) > _LONGEST * min(scaled):
+        return _resized_middle(image, settings, scaled, (left, top))
     if scaled != image.size:
         image = image.resize(scaled, _INTERPOLATIONS[settings.interpolation])
     if scaled == (settings.size, settings.size):
         return image
     return image.crop((left, top, left + settings.size, top + settings.size))
+
+
+def _resized_middle(
+    image: Image.Image, settings: Preprocessing, scaled: tuple[int, int], start: tuple[int, int]
+) -> Image.Image:
+    """What is cut out, without the ends that are not seen: of a line of pixels they would take gigabytes."""
+    factors = [before / after for before, after in zip(image.size, scaled, strict=True)]
+    left, upper, right, lower = (
+        min((start[axis % 2] + (settings.size if axis > 1 else 0)) * factors[axis % 2], image.size[axis % 2])
+        for axis in range(4)
+    )
+    return image.resize(
+        (settings.size, settings.size), _INTERPOLATIONS[settings.interpolation], box=(left, upper, right, lower)
+    )
 
 
 def _short_side(settings: Preprocessing) -> int:

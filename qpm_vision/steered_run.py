@@ -18,6 +18,7 @@ from qpm_opt import InvalidInputError, Progress, Termination
 from qpm_vision._data_identity import data_identity
 from qpm_vision._preflight import refuse_changed_data
 from qpm_vision._progress import Reporter, SilentReporter
+from qpm_vision._torch_state import plain_torch
 from qpm_vision._work import read_assignment, read_problem, read_statistics
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, load_data
@@ -44,6 +45,7 @@ _INHERITED = ("dense", "statistics")
 """The stages that a steered run has from its parent."""
 
 
+@plain_torch()
 def propose_steering(
     run: RunFolder | str | os.PathLike[str],
     steering: Steering,
@@ -94,6 +96,7 @@ def propose_steering(
     )
 
 
+@plain_torch()
 def steer_run(
     run_folder: RunFolder | str | os.PathLike[str],
     steering: Steering,

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from qpm_opt import InvalidInputError, QPMError
 from qpm_vision import distributed
+from qpm_vision._torch_state import plain_torch
 from qpm_vision.backbones import evaluation_mode
 from qpm_vision.class_scores import ClassScores, count_confusions
 from qpm_vision.data import LoadingError, make_loader
@@ -56,6 +57,7 @@ class TrainingError(QPMError):
     """Training diverged; the message says where and what to do. The model has its last good weights again."""
 
 
+@plain_torch()
 def train(
     model: Classifier,
     images: ImageSet | LoaderFactory,

@@ -50,6 +50,11 @@ _HEIF: Final = frozenset({".heic", ".heif"})
 MAX_PIXELS: Final = 178_956_970
 """Images with more pixels are refused: a file of a few kB can unfold to many GB."""
 
+TOO_LARGE: Final = "there is too little memory to decode it"
+"""Why an image cannot be read that is larger than what is free."""
+
+_AT_ONCE: Final = 1 << 20
+
 _log = logging.getLogger(__name__)
 
 
@@ -144,7 +149,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is not in an image format known here"
     if isinstance(error, MemoryError):
-        return "there is too little memory to decode it"
+        return TOO_LARGE
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than the {MAX_PIXELS:,} pixels allowed"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -183,22 +188,33 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _as_bytes(image: Image.Image, kind: str | None) -> npt.NDArray[np.uint8]:
-    values: npt.NDArray[Any] = np.asarray(image).astype(np.float64)
-    finite = np.isfinite(values)
-    if not finite.any():
+    rows: npt.NDArray[Any] = np.asarray(image)
+    # In parts: as numbers of double precision all pixels of a file of a few kB could take many gigabytes.
+    parts = [rows[start : start + _AT_ONCE // rows.shape[1] + 1] for start in _starts(rows)]
+    ranges_of_parts = [(part[kept].min(), part[kept].max()) for part in parts if (kept := np.isfinite(part)).any()]
+    if not ranges_of_parts:
         raise ValueError("no pixel is a finite number")
-    low, high = float(values[finite].min()), float(values[finite].max())
-    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    low = float(min(lowest for lowest, _ in ranges_of_parts))
+    high = float(max(highest for _, highest in ranges_of_parts))
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in {"PNG", "PPM"}):
         bottom, top = 0.0, 65535.0
     else:
         ranges = ([1.0] if image.mode == "F" else []) + [255.0, 65535.0]
         bottom, top = next(((0.0, limit) for limit in ranges if low >= 0 and high <= limit), (low, high))
-    scaled = np.rint((values - bottom) / max(top - bottom, 1e-300) * 255.0)
     key = image.info.get("transparency")
-    if isinstance(key, int):
-        scaled = np.where(values == key, 255.0, scaled)
-    return np.clip(scaled, 0, 255).astype(np.uint8)
+    result = np.empty(rows.shape, dtype=np.uint8)
+    for start, part in zip(_starts(rows), parts, strict=True):
+        values = np.nan_to_num(part.astype(np.float64), nan=low, posinf=high, neginf=low)
+        scaled = np.rint((values - bottom) / max(top - bottom, 1e-300) * 255.0)
+        if isinstance(key, int):
+            scaled = np.where(values == key, 255.0, scaled)
+        result[start : start + len(part)] = np.clip(scaled, 0, 255)
+    return result
+
+
+def _starts(rows: npt.NDArray[Any]) -> range:
+    """First rows of the parts of an array that have about `_AT_ONCE` numbers each."""
+    return range(0, len(rows), _AT_ONCE // rows.shape[1] + 1)
 
 
 class _Quiet:

@@ -12,6 +12,7 @@ import torch
 
 from qpm_opt import InvalidInputError, literal_text
 from qpm_vision._spread import spread_positions
+from qpm_vision._torch_state import plain_torch
 from qpm_vision.data.base import ImageSet
 from qpm_vision.explain.colours import PALETTE
 from qpm_vision.explain.heatmaps import overlay, strength
@@ -100,6 +101,6 @@ class Candidates:
         """Images as the model takes them, and the maps (n, h, w) of a feature on them."""
         transform = self.preprocessing.transform()
         pixels = torch.stack([transform(self.images.image(position)) for position in positions.tolist()])
-        with torch.no_grad():
+        with plain_torch(), torch.no_grad():
             maps = self.model(pixels).maps[:, feature]
         return pixels, np.asarray(maps.float().numpy())

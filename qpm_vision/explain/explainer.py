@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from qpm_opt import InvalidInputError, normal_text
+from qpm_vision._torch_state import plain_torch
 from qpm_vision.data.base import ImageSet
 from qpm_vision.explain.gallery import Gallery
 from qpm_vision.explain.heatmaps import overlay, strength
@@ -143,7 +144,7 @@ class Explainer:
         """A training image and where the features are in it; kept for the next call."""
         if position not in self._views:
             pixels = self.preprocessing.transform()(self.images.image(position))
-            with torch.no_grad():
+            with plain_torch(), torch.no_grad():
                 maps = self.model(pixels[None].to(self._device)).maps[0].float().cpu().numpy()
             presence = strength(maps, self.gallery.scale)
             self._views[position] = View(self.preprocessing.picture(pixels), presence)

@@ -11,6 +11,7 @@ import torch
 
 from qpm_opt import Assignment, InvalidInputError
 from qpm_vision._data_identity import data_identity, identity_differences, read_identity
+from qpm_vision._torch_state import plain_torch
 from qpm_vision._work import read_problem
 from qpm_vision.checkpoint import load_checkpoint
 from qpm_vision.config import RunConfig
@@ -49,6 +50,7 @@ Model = TypeVar("Model", DenseClassifier, QPMClassifier)
 Run = Explainer | RunFolder | str | os.PathLike[str]
 
 
+@plain_torch()
 def load_explainer(
     run: RunFolder | str | os.PathLike[str],
     *,
@@ -75,6 +77,7 @@ def load_explainer(
     return Explainer(model, images.train, preprocessing, gallery, images.class_names, device, names)
 
 
+@plain_torch()
 def load_candidates(run: RunFolder | str | os.PathLike[str], *, data: ImageData | None = None) -> Candidates:
     """Load what pictures of any feature need, also of those that a run does not keep.
 

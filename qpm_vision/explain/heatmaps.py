@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from qpm_opt import InvalidInputError
+from qpm_vision._torch_state import plain_torch
 
 __all__ = ["overlay", "strength", "to_grey", "upsample"]
 
@@ -35,6 +36,7 @@ def strength(feature_map: npt.ArrayLike, scale: npt.ArrayLike) -> FloatArray:
     return np.asarray(np.clip(shares, 0.0, 1.0), dtype=np.float32)
 
 
+@plain_torch()
 def upsample(feature_map: npt.ArrayLike, height: int, width: int) -> FloatArray:
     """Enlarge a map bilinearly to the size of an image; a value keeps its place relative to the image.
 

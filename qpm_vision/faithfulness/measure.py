@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qpm_opt import InvalidInputError
 from qpm_vision._progress import Reporter, SilentReporter
+from qpm_vision._torch_state import plain_torch
 from qpm_vision._work import Work
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, load_data
@@ -35,6 +36,7 @@ _MOST_FOR_BLANK = 256
 """Training images whose mean is the blank image."""
 
 
+@plain_torch()
 def measure_faithfulness(
     run: RunFolder | str | os.PathLike[str],
     *,

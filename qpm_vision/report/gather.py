@@ -11,6 +11,7 @@ import numpy.typing as npt
 from qpm_opt import InvalidInputError
 from qpm_vision._data_identity import read_identity
 from qpm_vision._progress import Reporter, SilentReporter
+from qpm_vision._torch_state import plain_torch
 from qpm_vision._work import Work, read_assignment, read_problem, read_threshold
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, load_data
@@ -35,6 +36,7 @@ SPLITS = ("train", "test")
 _TASKS = {"train": "training images", "test": "test images"}
 
 
+@plain_torch()
 def gather_report(
     run: RunFolder | str | os.PathLike[str],
     *,
