@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import matplotlib
@@ -459,3 +461,11 @@ def test_a_font_of_boxes_is_none() -> None:
         assert drawable(f"wren {cuneiform}") == "wren"
         assert drawable(cuneiform) == "U+12345"
     assert not any(name.startswith("Last Resort") for name in font_families(cuneiform))
+
+
+def test_a_class_is_found_in_either_spelling() -> None:
+    composed, apart = (unicodedata.normalize(form, "한국") for form in ("NFC", "NFD"))
+    for known, asked in ((composed, apart), (apart, composed), (f"U+1_{composed}", apart)):
+        assert Explainer.class_index(SimpleNamespace(class_names=("ant", known)), asked) == 1  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="must name one of the 1 classes"):
+        Explainer.class_index(SimpleNamespace(class_names=("ant",)), 7)  # type: ignore[arg-type]
