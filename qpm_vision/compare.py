@@ -46,7 +46,7 @@ from qpm_vision._comparison_measures import (
     pointing_measures,
     relation_correlation,
 )
-from qpm_vision._comparison_table import COLUMNS, comparison_markdown
+from qpm_vision._comparison_table import COLUMNS, MEASURES, comparison_markdown
 from qpm_vision._data_identity import data_identity
 from qpm_vision._forms import NUMBER
 from qpm_vision._npz import Member
@@ -91,12 +91,12 @@ _SCORES = "scores.json"
 _PROBE_IMAGES = 1000
 _CHOICE = {
     "selected": Member(("features",), "i", least=0),
-    "weights": Member(("classes", "features")),
+    "weights": Member(("classes", "features"), "fiub"),
     "seconds": Member((), "fi", least=0),
     "bias": Member(("classes",), optional=True),
 }
 _ROW = {
-    **{f"{name}?": NUMBER for name in COLUMNS},
+    **{f"{measure.key}?": NUMBER for measure in MEASURES},
     "method": str,
     "seed": (int, None),
     "accuracy_test": float,
