@@ -7,6 +7,9 @@ here also works, and does nothing, in a process that was started alone.
 from __future__ import annotations
 
 import os
+import re
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,10 +20,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from qpm_opt import QPMError
+
 if TYPE_CHECKING:
     from qpm_vision.data import ImageSet
 
 __all__ = [
+    "DistributedError",
     "from_main",
     "gathered",
     "has_gpu",
@@ -40,11 +46,21 @@ Value = TypeVar("Value")
 _PATIENCE = timedelta(days=7)
 
 
+_LOST = re.compile(r"gloo|nccl|DistBackendError|DistNetworkError|DistStoreError", re.IGNORECASE)
+
+
+class DistributedError(QPMError):
+    """Several processes that share a run cannot work together, or do so no more."""
+
+
 @contextmanager
 def process_group() -> Iterator[None]:
     """Join the other processes of this run, and leave them at the end; nothing where there are none.
 
     Sums of tensors on GPUs go through NCCL, others through Gloo. A process computes on the GPU of its local rank.
+
+    Raises:
+        DistributedError: The others cannot be joined, or one of them ended.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
@@ -52,11 +68,43 @@ def process_group() -> Iterator[None]:
     with_gpus = torch.cuda.is_available()
     if has_gpu():
         torch.cuda.set_device(local_rank())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if with_gpus else "gloo", timeout=_PATIENCE)
+    _end_with_launcher()
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if with_gpus else "gloo", timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise DistributedError(
+            f"The processes of this run cannot be joined ({_first_line(error)}). Start all of them with torchrun, or "
+            "unset WORLD_SIZE to work alone."
+        ) from error
     try:
         yield
+    except RuntimeError as error:
+        if isinstance(error, QPMError) or not _LOST.search(f"{type(error).__name__} {error}"):
+            raise
+        raise DistributedError(
+            f"Another process of this run ended or cannot be reached any more ({_first_line(error)}); it may say why. "
+            "What is finished is kept, and the same command continues."
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_launcher() -> None:
+    """End this process soon after torchrun has ended, were it by SIGKILL: the others are gone then, or about to go."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # a shell, for one, may end before the processes that it started
+        return
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end_with_launcher", daemon=True).start()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def local_rank() -> int:

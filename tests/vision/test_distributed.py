@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,44 @@ def test_alone_everything_is_as_if_it_were_not_there() -> None:
         assert distributed.from_main("x") == "x"
         assert torch.equal(distributed.sum_over_processes(torch.ones(2)), torch.ones(2))
         distributed.wait()
+
+
+def test_another_process_that_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:6029: Connection reset by peer")
+    reset = pytest.raises(distributed.DistributedError, match=r"reset by peer.*same command continues")
+    with reset, distributed.process_group():
+        raise lost
+    with pytest.raises(RuntimeError, match=r"^of another kind$"), distributed.process_group():
+        raise RuntimeError("of another kind")
+
+
+def test_processes_that_cannot_be_joined_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(distributed.DistributedError, match=r"RANK.*torchrun"), distributed.process_group():
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_ends_with_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    output, inherited = os.pipe()
+    launcher = os.fork()
+    if not launcher:
+        if not os.fork():
+            distributed._end_with_launcher()
+            time.sleep(60)
+        time.sleep(0.5)
+        os._exit(0)
+    os.close(inherited)
+    os.waitpid(launcher, 0)
+    began = time.monotonic()
+    assert os.read(output, 1) == b""
+    assert time.monotonic() - began < 10
+    os.close(output)
 
 
 @pytest.mark.usefixtures("tiny_registered")
