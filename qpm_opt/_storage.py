@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import struct
 import tempfile
 import zipfile
@@ -139,6 +140,7 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 def _opened_archive(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
     try:
         with Path(path).open("rb") as stream:
+            _require_file(stream)
             if stream.read(len(_NPY)) == _NPY:
                 raise ValueError("it is a single array; name it .npy")
             with zipfile.ZipFile(stream) as archive:
@@ -187,6 +189,7 @@ def read_npy(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     """Read the array of an `.npy` file, which must be as long as it says."""
     try:
         with Path(path).open("rb") as stream:
+            _require_file(stream)
             require_whole_array(stream, Path(path).stat().st_size)
             stream.seek(0)
             array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
@@ -195,6 +198,12 @@ def read_npy(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError, RecursionError) as error:
         raise InvalidInputError(f"The file {str(path)!r} is damaged or is no .npy file ({error}).") from error
     return array
+
+
+def _require_file(stream: IO[bytes]) -> None:
+    """Raise ValueError for what has no end, such as /dev/zero."""
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        raise ValueError("it is no regular file")
 
 
 def require_whole_array(stream: IO[bytes], size: int) -> None:

@@ -208,10 +208,24 @@ def test_damaged_results_are_refused(tmp_path: Path, changes: dict[str, Any], re
             Assignment.load(repacked(tmp_path / "r.npz", tmp_path / "damaged.npz", **arrays))
 
 
-def test_numbers_of_too_many_digits_and_endless_files(tmp_path: Path, result: Assignment) -> None:
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="has no /dev/zero")
+def test_numbers_of_too_many_digits_and_endless_files(
+    tmp_path: Path, result: Assignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = json.dumps(result.to_dict())
     path = tmp_path / "r.json"
     for number in ("1e400", "9" * 5_000):
         path.write_text(text.replace('"seed": 0', f'"seed": {number}'))
         with pytest.raises(InvalidInputError, match="is damaged or is no JSON file"):
             Assignment.load(path)
+    monkeypatch.setattr(_storage, "_MOST_JSON", 2**20)
+    endless = {"r.json": "is longer than 1 MiB", "r.npz": "no regular file", "A.npy": "no regular file"}
+    for name, message in endless.items():
+        ("r.json", "is longer than 1 MiB"),
+        ("r.npz", "no regular file"),
+        ("A.npy", "no regular file"),
+    ):
+        (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / name).symlink_to("/dev/zero")
+        with pytest.raises(InvalidInputError, match=message):
+            (_storage.read_npy if name == "A.npy" else Assignment.load)(tmp_path / name)
