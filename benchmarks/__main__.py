@@ -7,6 +7,7 @@ python -m benchmarks run --instance my.npz --solver decomposition --solver cpsat
 python -m benchmarks report results/ladder               # tables and plots again
 
 Of the vision side: python -m benchmarks.vision, benchmarks.streaming_similarity, benchmarks.scale
+Of a busy machine: python -m benchmarks.contention
 """
 
 from __future__ import annotations

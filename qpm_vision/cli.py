@@ -457,7 +457,9 @@ def _print_installation() -> None:
 
     from qpm_opt import backend_names
     from qpm_vision.backbones import backbone_names
+    from qpm_vision.openmp import share_processors
 
+    share_processors()  # as a run would
     devices = ["cpu"]
     devices += [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
