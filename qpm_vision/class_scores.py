@@ -7,12 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
-from sklearn.metrics import precision_recall_fscore_support
 
 from qpm_vision.run_folder import RunFolder, RunFolderError
 
@@ -132,6 +131,8 @@ class ClassScores:
 
     def of_each(self, class_names: Sequence[str]) -> list[ClassScore]:
         """The scores of each class, in their order."""
+        from sklearn.metrics import precision_recall_fscore_support
+
         n_classes = len(self.confusion)
         actual, said = np.indices(self.confusion.shape).reshape(2, -1)
         precision, recall, f1, _ = precision_recall_fscore_support(
@@ -164,7 +165,7 @@ def wilson(right: int, count: int) -> Interval:
         (0.722, 1.0)
     """
     # As scipy.stats.binomtest(…).proportion_ci, which computes an exact test beside it: a millisecond for each class.
-    z = float(norm.ppf((1 + CONFIDENCE) / 2))
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     share, shrink = right / count, 1 + z * z / count
     middle = (share + z * z / (2 * count)) / shrink
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / shrink

@@ -47,6 +47,7 @@ from qpm_vision.class_scores import ClassScores, by_class, read_confusion, write
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, JoinedImages, load_data
 from qpm_vision.data._workers import refuse_unguarded_script
+from qpm_vision.data_check import CHECK, quick_check
 from qpm_vision.distributed import from_main, is_main, process_group, share, wait
 from qpm_vision.evaluation import Scores
 from qpm_vision.explain import (
@@ -159,6 +160,8 @@ def _run(
                 f"{config.n_select} features at most; fewer (--n-select) are found faster, and are shared by classes"
             )
         finished = from_main(place.stages())
+        if is_main() and "dense" not in finished:
+            _question(place, images, config, named=data is None, report=report)
         if (place.path / NAMES).exists() and "fine-tuning" not in finished:
             report.message(f"note: {NAMES} was written for features as they were; see whether they still fit")
         if finished:
@@ -182,6 +185,18 @@ def _run(
             cache.remove()
         _note_times(place)
     return place
+
+
+def _question(place: RunFolder, images: ImageData, config: RunConfig, *, named: bool, report: Reporter) -> None:
+    """Tell and keep what names and numbers of the images say; what a full check left there before stays."""
+    if (place.path / CHECK).exists():
+        return
+    found = quick_check(images, config.data if named else None, validation_share=config.validation_share)
+    place.write_json(CHECK, found.to_dict())
+    for finding in found.findings:
+        if finding.level != "note":
+            report.message(f"data: {finding.title}. {finding.cure}")
+    report.message("data: `qpm-vision check` also looks for copies, contradictions and what gives classes away")
 
 
 @contextmanager

@@ -474,8 +474,6 @@ _WRITTEN_BY = {
     "threshold.json": "assignment",
     "qpm.safetensors": "fine-tuning",
     "metrics.json": "evaluation",
-    "confusion-dense.csv": "evaluation",
-    "confusion-qpm.csv": "evaluation",
     "gallery.npz": "explanation",
     "sight.npz": "explanation",
 }

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -465,6 +464,8 @@ def _of_images(
 
 def _class_weights(labels: npt.NDArray[np.int64], n_classes: int) -> Tensor:
     """(n_classes,) float32, n / (number of classes × n of the class); 0 for classes without an image."""
+    from sklearn.utils.class_weight import compute_class_weight
+
     present = np.unique(labels)
     weights = np.zeros(max(n_classes, int(present.max(initial=0)) + 1), dtype=np.float32)
     weights[present] = compute_class_weight("balanced", classes=present, y=labels)

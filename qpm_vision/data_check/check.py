@@ -22,8 +22,12 @@ from qpm_vision.data_check.looks import Looks, look_at
 from qpm_vision.data_check.similar import MOST_BITS, NEAR, near_pairs, same_pictures
 from qpm_vision.data_check.source import UNDIVIDED, Source, read_source, told_unreadable
 from qpm_vision.data_check.twins import twin_findings
+from qpm_vision.run_folder import RunFolder
 
-__all__ = ["Check", "check_data", "quick_check"]
+__all__ = ["CHECK", "Check", "check_data", "quick_check", "read_check"]
+
+CHECK = "check.json"
+"""What a run folder has of a check: of names and numbers, or a full one that was put there."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,14 @@ def check_data(
     )
 
 
-def quick_check(data: ImageData, spec: str, *, validation_share: float = 0.0) -> Check:
-    """What names and numbers say, without decoding an image: for the moment before a training."""
+def quick_check(data: ImageData, spec: str | None, *, validation_share: float = 0.0) -> Check:
+    """What names and numbers say, without decoding an image: for the moment before a training.
+
+    Args:
+        data: The images as training has them.
+        spec: Where they were loaded from, to see which files are left out; None where nothing says so.
+        validation_share: Share of the training images that was set aside.
+    """
     began = time.perf_counter()
     train = data.train if data.validation is None else JoinedImages(data.train, data.validation)
     images = JoinedImages(train, data.test)
@@ -136,7 +146,7 @@ def quick_check(data: ImageData, spec: str, *, validation_share: float = 0.0) ->
     tested_on: str | None = None
     extra: tuple[str, ...] = ()
     nested = 0
-    known = _folder_of(spec)
+    known = None if spec is None else _folder_of(spec)
     if known is not None:
         left_out = (*known.left_out, *left_out)
         tested_on, extra, nested = known.tested_on, known.part_names[2:], known.nested
@@ -158,6 +168,17 @@ def quick_check(data: ImageData, spec: str, *, validation_share: float = 0.0) ->
         time.perf_counter() - began,
     )
 
+
+def read_check(folder: RunFolder) -> dict[str, Any] | None:
+    """What a run folder has of a check; None where it has none.
+
+    Raises:
+        RunFolderError: The file is damaged.
+    """
+    return folder.read_json(CHECK, _FORM) if (folder.path / CHECK).exists() else None
+
+
+_FORM = {"complete": bool, "findings": [{"level": str, "title": str, "text": str, "cure": str}]}
 
 _TWINS = (
     "Twins: the same pictures have the same pixels. Nearly the same are those whose perceptual hashes differ in at "

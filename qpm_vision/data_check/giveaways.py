@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.tree import DecisionTreeClassifier
 
 from qpm_vision.class_scores import ClassScores, count_confusions, wilson
 from qpm_vision.data_check.finding import Finding
@@ -95,6 +93,9 @@ def _facts(looks: Looks, rows: npt.NDArray[np.int64]) -> Iterator[_Fact]:
 
 
 def _guessed(values: npt.NDArray[np.float64], own: npt.NDArray[np.int64], n_classes: int) -> npt.NDArray[np.int64]:
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.tree import DecisionTreeClassifier
+
     tree = DecisionTreeClassifier(
         max_leaf_nodes=2 * n_classes, min_samples_leaf=3, class_weight="balanced", random_state=0
     )

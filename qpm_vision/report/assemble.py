@@ -69,6 +69,7 @@ class Material:
         pictures: A picture for each.
         side: Pixels of a thumbnail.
         faithfulness: Whether heat maps say what decides.
+        check: Contents of `check.json`; None where there is none.
     """
 
     config: RunConfig
@@ -91,6 +92,7 @@ class Material:
     pictures: list[Picture]
     side: int
     faithfulness: HeatMapTest
+    check: dict[str, Any] | None
 
 
 def assemble(material: Material) -> Report:
@@ -143,6 +145,11 @@ def assemble(material: Material) -> Report:
             swaps,
             material.assignment.objective,
         ),
+        data_findings=[
+            {key: str(finding[key]) for key in ("level", "title", "text", "cure")}
+            for finding in (material.check or {}).get("findings", [])
+        ],
+        data_checked=None if material.check is None else bool(material.check["complete"]),
         pictures=material.pictures,
     )
 

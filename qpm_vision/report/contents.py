@@ -241,6 +241,8 @@ class Report:
         optimisation: How the features were chosen.
         faithfulness: Whether heat maps say what decides.
         findings: What to look at first.
+        data_findings: What was found about the data before training: level, title, text and cure of each.
+        data_checked: Whether every image was looked at for them; None where nothing was kept.
         pictures: A picture for each of `images`.
     """
 
@@ -270,6 +272,8 @@ class Report:
     optimisation: Optimisation
     faithfulness: HeatMapTest
     findings: list[Finding]
+    data_findings: list[dict[str, str]]
+    data_checked: bool | None
     pictures: list[Picture] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:

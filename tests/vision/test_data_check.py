@@ -11,12 +11,16 @@ import pytest
 from PIL import Image
 
 from qpm_opt import InvalidInputError
-from qpm_vision import cli
+from qpm_vision import cli, pipeline
+from qpm_vision._progress import SilentReporter
 from qpm_vision.data import ArrayImages, load_data
-from qpm_vision.data_check import Check, Finding, check_data
+from qpm_vision.data_check import CHECK, Check, Finding, check_data
 from qpm_vision.data_check.counts import least_held_out
 from qpm_vision.data_check.looks import look_at
 from qpm_vision.data_check.similar import near_pairs, same_pictures
+from qpm_vision.report.render import render_page
+from tests.vision.conftest import Reported
+from tests.vision.tiny import tiny_config
 
 
 def picture(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
@@ -268,3 +272,38 @@ def test_data_that_are_not_there_or_hold_nothing_are_refused(tmp_path: Path) -> 
     (tmp_path / "data" / "cat" / "a.png").write_text("x")
     with pytest.raises(InvalidInputError, match="none of which can"):
         check_data(str(tmp_path / "data"))
+
+
+# -- before a training ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_tells_and_keeps_what_numbers_say_and_its_report_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_registered: None
+) -> None:
+    root = tree(tmp_path / "data", {"many": 60, "few": 8})
+    (root / "few" / "a.heic").write_bytes(b"?")
+    messages: list[str] = []
+
+    class Listener(SilentReporter):
+        def message(self, text: str) -> None:
+            messages.append(text)
+
+    monkeypatch.setattr(pipeline, "STAGES", ())
+    monkeypatch.setattr(pipeline, "_note_times", lambda place: None)
+    folder = pipeline.run(tiny_config(data=str(root), n_select=4), tmp_path / "run", reporter=Listener())
+    kept = folder.read_json(CHECK)
+    assert kept["complete"] is False
+    assert {item["kind"] for item in kept["findings"]} == {"imbalance", "few", "left out"}
+    text = "\n".join(messages)
+    assert "data: Classes differ 7.5-fold in size: 6 to 45 training images" in text
+    assert "pip install pillow-heif" in text
+    assert "`qpm-vision check` also looks for copies" in text
+
+
+def test_the_report_shows_the_findings(reported: Reported) -> None:
+    assert reported.report.data_checked is False
+    page = "".join(render_page(reported.report))
+    assert "The data</h2>" in page
+    assert "looks at every image" in page
+    titles = [item["title"] for item in reported.report.data_findings]
+    assert titles[0] == "Too few images to hold 9 of every class out: 4 classes"

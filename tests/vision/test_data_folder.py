@@ -167,7 +167,7 @@ def flat(root: Path) -> None:
 
 
 def other_files(root: Path) -> None:
-    for name in ("a/x.heic", "a/y.heic", "b/z.txt"):
+    for name in ("a/x.psd", "a/y.psd", "b/z.txt"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("?")
 
@@ -175,6 +175,11 @@ def other_files(root: Path) -> None:
 def empty_class(root: Path) -> None:
     tree(root, "a", "b")
     (root / "hollow").mkdir()
+
+
+def phone_class(root: Path) -> None:
+    empty_class(root)
+    (root / "hollow" / "x.heic").write_bytes(b"?")
 
 
 def unreadable_class(root: Path) -> None:
@@ -209,9 +214,13 @@ def empty_in_test(root: Path) -> None:
         (lambda root: (root.rmdir(), root.touch()), "Got a file.*Give a folder"),
         (lambda root: None, "Got no files.*Give a folder"),
         (flat, "Got 2 images that lie in no class folder.*Give a folder"),
-        (other_files, r"Got other files only \(2 × .heic, 1 × .txt\)"),
+        (other_files, r"Got other files only \(2 × .psd, 1 × .txt\)"),
         (lambda root: tree(root, "solo"), "at least 2 classes.*'solo'"),
         (empty_class, "Got none in 'hollow'. Add images"),
+        (
+            phone_class,
+            r"Got none in 'hollow' \(a file there cannot be read: it is a HEIC image.*pip install pillow-heif",
+        ),
         (unreadable_class, r"Got none in 'hollow' \(a file there cannot be read: it is empty"),
         (lambda root: tree(root, "Cat", "cat", "dog"), "'Cat' and 'cat'. Rename"),
         (lambda root: tree(root, "a", "b", count=1), "at least 2 images"),

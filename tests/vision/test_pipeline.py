@@ -31,6 +31,7 @@ from tests.vision.tiny import CLASSES, tiny_config, tiny_data
 
 FILES = {
     "assignment.npz",
+    "check.json",
     "config.json",
     "confusion-dense.csv",
     "confusion-qpm.csv",
