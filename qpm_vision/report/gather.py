@@ -15,8 +15,8 @@ from qpm_vision._torch_state import plain_torch
 from qpm_vision._work import Work, read_assignment, read_problem, read_threshold
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData, ImageSet, load_data
-from qpm_vision.evaluation import read_metrics
 from qpm_vision.data_check import read_check
+from qpm_vision.evaluation import read_metrics
 from qpm_vision.explain import Explainer, load_explainer
 from qpm_vision.report.assemble import Material, assemble
 from qpm_vision.report.confusion import confusions, most_confused
