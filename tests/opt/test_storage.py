@@ -221,10 +221,6 @@ def test_numbers_of_too_many_digits_and_endless_files(
     monkeypatch.setattr(_storage, "_MOST_JSON", 2**20)
     endless = {"r.json": "is longer than 1 MiB", "r.npz": "no regular file", "A.npy": "no regular file"}
     for name, message in endless.items():
-        ("r.json", "is longer than 1 MiB"),
-        ("r.npz", "no regular file"),
-        ("A.npy", "no regular file"),
-    ):
         (tmp_path / name).unlink(missing_ok=True)
         (tmp_path / name).symlink_to("/dev/zero")
         with pytest.raises(InvalidInputError, match=message):
