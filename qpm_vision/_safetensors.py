@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -21,7 +24,21 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """
     file_size(path)
     try:
-        with safe_open(path, framework="pt") as content:
+        with _utf8_path(path) as file, safe_open(file, framework="pt") as content:
             return content.metadata() or {}, {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except (SafetensorError, RuntimeError, MemoryError, TypeError) as error:
         raise ValueError(f"it is no safetensors file, or cut off ({error})") from error
+
+
+@contextmanager
+def _utf8_path(path: Path) -> Iterator[Path]:
+    """A path of the file that is UTF-8, which the library needs to have: its own, or that of a link to it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder, "link.safetensors")
+            link.symlink_to(path.resolve())
+            yield link
+    else:
+        yield path
