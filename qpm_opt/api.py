@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from qpm_opt.backends import BACKENDS, backend_names, load_backend
 from qpm_opt.backends._blas_threads import blas_threads
 from qpm_opt.backends.base import Backend, Request
 from qpm_opt.backends.search_log import Progress, SearchLog
+from qpm_opt.conditioning import conditioned
 from qpm_opt.errors import InvalidInputError, SolverError, UnsupportedError
 from qpm_opt.problem import AssignmentProblem, Terms
 from qpm_opt.search_space import SearchSpace
@@ -149,8 +151,14 @@ def solve_assignment(
                 weights = best_weights(problem, first)
                 if weights is not None:
                     log.offer(first, weights, "start")
+            easier = conditioned(problem, lambda: log.remaining() > 0.0)
+            if easier.known is not None:
+                log.offer(*easier.known, "first assignment")
+                if request.start is None and backend.CAPABILITIES.warm_start:
+                    request = replace(request, start=easier.known[0])
+            log.unit = easier.unit
             log.report(f"{name} {version}: searching")
-            termination = backend.solve(problem, request, log)
+            termination = backend.solve(easier.problem, request, log)
     except KeyboardInterrupt:
         termination = Termination.INTERRUPTED
     if known is not None and log.best is not None and known < log.best[2].total - _WRONG * _size(log.best[2]):
@@ -265,10 +273,11 @@ def _repaired_start(problem: AssignmentProblem, start: Assignment | Iterable[Any
 
 def _is_proven(log: SearchLog, mip_gap: float) -> bool:
     """Whether the gap is small enough, up to rounding relative to the terms that make up the objective."""
-    if log.best is None or log.bound is None or log.gap is None:
+    if log.best is None or log.bound is None:
         return False
     terms = log.best[2]
-    return log.gap <= mip_gap * (1 + _ROUNDING) or log.bound - terms.total <= _ROUNDING * _size(terms)
+    allowed = max(mip_gap * (1.0 + _ROUNDING) * abs(terms.total), _ROUNDING * _size(terms))
+    return log.bound - terms.total <= allowed
 
 
 def _size(terms: Terms) -> float:

@@ -4,9 +4,15 @@ Such classes cannot be served one by one, nor by a matching, so a small integer 
 pairs, with W and the shared features explicit. Every other class takes its best set. Where two sets of the result
 coincide, the classes join the program and may not share that set; without a coincidence the result is optimal, because
 all that was left out are constraints.
+
+A solver's tolerances are absolute, so the program sees what each class loses against its best set, not what it gains,
+and no more of it than matters: what loses more than a solution that is known is as bad at just that loss. Solved again
+with ever less to lose, numbers of any size come out exactly.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +20,20 @@ import scipy.sparse as sp
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from qpm_opt._validation import FloatArray, IntArray
+from qpm_opt.errors import SolverError
 
 __all__ = ["contrasting_sets"]
 
 BoolArray = npt.NDArray[np.bool_]
+
+_LARGEST_LOSS = 2.0**16
+"""What the most that a class can lose becomes for the solver, to whose tolerances of 1e-6 a loss is nothing."""
+
+_INFEASIBLE = 2
+"""SciPy's number for that."""
+
+_DIGITS = 1e3
+"""A solution that loses less than the most by this factor is found again with less to lose."""
 
 
 def contrasting_sets(
@@ -107,8 +123,6 @@ def _solve(
     low, high = np.zeros(total), np.ones(total)
     low[:n_use] = required[members].ravel()
     high[:n_use] = ~forbidden[members].ravel()
-    size = float(np.abs(values).max()) or 1.0
-    cost = np.concatenate([-values[members].ravel() / size, np.zeros(total - n_use)])
     matrix = sp.csr_array(
         (
             np.array([value for row in rows for value in row[1]]),
@@ -117,13 +131,42 @@ def _solve(
         ),
         shape=(len(rows), total),
     )
-    answer = milp(
-        cost,
+    program = partial(
+        milp,
         integrality=np.concatenate([np.ones(n_use), np.zeros(total - n_use)]),
         bounds=Bounds(low, high),
         constraints=LinearConstraint(matrix, np.array([row[2] for row in rows]), np.array([row[3] for row in rows])),
         options={"mip_rel_gap": 0.0},
     )
-    if answer.x is None:
-        return None
-    return np.asarray(answer.x[:n_use].reshape(len(members), width) > 0.5)
+    gains, best, most = _against_the_best(values, budgets, required, forbidden, members)
+    least, found = np.inf, None
+    while True:
+        scale = _LARGEST_LOSS / most if most > 0.0 else 1.0
+        answer = program(np.concatenate([-np.clip(gains, -most, most).ravel() * scale, np.zeros(total - n_use)]))
+        if answer.x is None:
+            if answer.status != _INFEASIBLE and found is None:
+                raise SolverError(f"HiGHS found no distinct sets of features: {answer.message}")
+            return found
+        chosen = np.asarray(answer.x[:n_use].reshape(len(members), width) > 0.5)
+        loss = best - float(gains[chosen].sum())
+        if loss < least:
+            least, found = loss, chosen
+        if least <= 0.0 or least * _DIGITS >= most:
+            return found
+        most = least
+
+
+def _against_the_best(
+    values: FloatArray, budgets: IntArray, required: BoolArray, forbidden: BoolArray, members: IntArray
+) -> tuple[FloatArray, float, float]:
+    """What features gain against the last one that a class would take, the sum of its best, and the most to lose."""
+    locked = required[members] | forbidden[members]
+    free = budgets[members] - required[members].sum(axis=1)
+    ranked = -np.sort(-np.where(locked, -np.inf, values[members]), axis=1)
+    last = np.where(free > 0, ranked[np.arange(len(free)), np.maximum(free, 1) - 1], 0.0)
+    gains = np.where(locked, 0.0, values[members] - last[:, None])
+    rank, n_open = np.arange(values.shape[1]), (~locked).sum(axis=1)
+    ranked = np.where(np.isfinite(ranked), ranked - last[:, None], 0.0)
+    best = float(ranked[rank < free[:, None]].sum())
+    worst = float(ranked[(rank >= (n_open - free)[:, None]) & (rank < n_open[:, None])].sum())
+    return gains, best, best - worst

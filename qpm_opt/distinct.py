@@ -25,6 +25,9 @@ __all__ = ["distinct_sets"]
 BoolArray = npt.NDArray[np.bool_]
 ColumnSet = tuple[int, ...]
 
+_DIGITS = 1e3
+"""A matching that loses less than the worst set by this factor is found again without such sets."""
+
 
 def distinct_sets(values: FloatArray, budgets: IntArray, locked: BoolArray | None = None) -> BoolArray | None:
     """Distinct sets of columns, one for each row, of the largest total value.
@@ -158,12 +161,21 @@ def _match(rows: list[int], ranking: _Ranking) -> list[ColumnSet] | None:
     ]
     if len(number) < len(rows):
         return None
-    place_of, column_of, losses = zip(*entries, strict=True)
-    # The matching reads zeros as missing edges: one is added to every cost, which changes every matching alike.
-    costs = sp.csr_array((np.array(losses) + 1.0, (place_of, column_of)), shape=(len(rows), len(number)))
-    try:
-        _, columns = min_weight_full_bipartite_matching(costs)  # of the rows in order
-    except ValueError:
-        return None
+    place_of, column_of, losses = (np.array(part) for part in zip(*entries, strict=True))
+    while True:
+        most = float(losses.max())
+        # The matching reads zeros as missing edges: one is added to every cost, which changes every matching alike.
+        costs = losses / most + 1.0 if most > 0.0 else np.ones(len(losses))
+        edges = sp.csr_array((costs, (place_of, column_of)), shape=(len(rows), len(number)))
+        try:
+            _, columns = min_weight_full_bipartite_matching(edges)  # of the rows in order
+        except ValueError:
+            return None
+        total = float(losses[columns[place_of] == column_of].sum())
+        if total * _DIGITS >= most:
+            break
+        # No better matching has a set that loses more by itself, and without those what is left shows its digits.
+        useful = losses <= total
+        place_of, column_of, losses = place_of[useful], column_of[useful], losses[useful]
     sets = list(number)
     return [sets[column] for column in columns]

@@ -282,6 +282,30 @@ class AssignmentProblem(ReadOnlyArrays):
         }
         return AssignmentProblem(**{**arguments, **changes})
 
+    def _with_values(
+        self, class_similarity: FloatArray, redundancy: sp.csr_array, feature_bias: FloatArray
+    ) -> AssignmentProblem:
+        """The same constraints, and the same features to choose from, with other numbers, which are not validated.
+
+        Args:
+            class_similarity: A, (n_classes, n_features).
+            redundancy: r, (n_features, n_features), symmetric, with the pairs of this problem.
+            feature_bias: b, (n_features,).
+        """
+        other = object.__new__(AssignmentProblem)
+        for name in self.__dataclass_fields__:
+            object.__setattr__(other, name, getattr(self, name))
+        # A feature that is alive stays so, whatever its numbers are now.
+        for name in ("dead_features", "forced_features", "candidates", "required_mask", "forbidden_mask"):
+            other.__dict__[name] = getattr(self, name)
+        for name, value in (("class_similarity", class_similarity), ("feature_bias", feature_bias)):
+            value.setflags(write=False)
+            object.__setattr__(other, name, value)
+        for array in (redundancy.data, redundancy.indices, redundancy.indptr):
+            array.setflags(write=False)
+        object.__setattr__(other, "redundancy", redundancy)
+        return other
+
     # -- storage -----------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -40,7 +40,6 @@ class SearchSpace:
         forced: (n,) bool, candidates that every solution keeps.
         constant: Value of the required pairs.
         barrier: Larger than any difference between two objectives.
-        unit: What the objective is multiplied by, so that solvers see numbers of a familiar size.
     """
 
     problem: AssignmentProblem
@@ -52,7 +51,6 @@ class SearchSpace:
     forced: npt.NDArray[np.bool_]
     constant: float
     barrier: float
-    unit: float = 1.0
     _known: dict[bytes, npt.NDArray[np.bool_] | None] = field(default_factory=dict)
 
     @classmethod
@@ -62,15 +60,17 @@ class SearchSpace:
         values = problem.scale * problem.class_similarity[:, features]
         penalties = problem.redundancy[features][:, features].toarray()
         bias = problem.feature_bias[features]
+        required = problem.required_mask[:, features]
+        constant = float(values[required].sum())
+        locked = required | problem.forbidden_mask[:, features]
+        values[locked] = 0.0
         spread = (
             2.0 * float(np.abs(values).max()) * float(problem.n_per_class.sum())
             + float(penalties.max(initial=0.0)) * problem.n_select**2
             + 2.0 * float(np.abs(bias).sum())
         )
-        barrier = 1.0 + 4.0 * spread
-        required = problem.required_mask[:, features]
-        constant = float(values[required].sum())
-        values[required | problem.forbidden_mask[:, features]] = -barrier
+        barrier = 4.0 * spread if spread > 0.0 else 1.0
+        values[locked] = -barrier
         return cls(
             problem=problem,
             features=features,
@@ -92,18 +92,6 @@ class SearchSpace:
     def required(self) -> npt.NDArray[np.bool_]:
         """(n_classes, n) bool: required pairs."""
         return self.problem.required_mask[:, self.features]
-
-    def scaled(self, factor: float) -> SearchSpace:
-        """The same space with every value multiplied by a positive factor."""
-        return replace(
-            self,
-            values=self.values * factor,
-            penalties=self.penalties * factor,
-            bias=self.bias * factor,
-            constant=self.constant * factor,
-            barrier=self.barrier * factor,
-            unit=self.unit * factor,
-        )
 
     def restricted(self, kept: npt.NDArray[np.bool_], forced: npt.NDArray[np.bool_]) -> SearchSpace:
         """The space of some of its features.
@@ -142,7 +130,7 @@ class SearchSpace:
         if weights is None:
             return -np.inf, None
         similarity = self.problem.scale * float(self.problem.class_similarity[:, selected][weights].sum())
-        return self.unit * similarity + self.set_value(chosen), weights
+        return similarity + self.set_value(chosen), weights
 
     def _best_weights(self, selected: IntArray) -> npt.NDArray[np.bool_] | None:
         """`best_weights`, remembered: searches come back to sets, most of all where there are few."""

@@ -72,10 +72,12 @@ class TracePoint:
 
 
 def relative_gap(objective: float | None, bound: float | None) -> float | None:
-    """(bound − objective) / max(1e-9, |objective|); None where one of them is missing."""
+    """(bound − objective) / |objective|, 0 where they are equal; None where one is missing or the objective is zero."""
     if objective is None or bound is None:
         return None
-    return max(0.0, bound - objective) / max(1e-9, abs(objective))
+    if bound <= objective:
+        return 0.0
+    return (bound - objective) / abs(objective) if objective else None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -138,7 +140,7 @@ class Assignment(ReadOnlyArrays):
 
     @property
     def gap(self) -> float | None:
-        """(bound − objective) / max(1e-9, |objective|), or None."""
+        """(bound − objective) / |objective|; None without a bound, and where the objective alone is zero."""
         return relative_gap(self.objective, self.bound) if self.solution else None
 
     @property

@@ -28,6 +28,10 @@ _EXACT_WIDTH = 8
 """How many exchanges are valued exactly before a tabu move; one where that takes an integer program."""
 
 
+_NEGLIGIBLE = 1e-10
+"""Gains below this share of the largest difference of objectives may be rounding errors, and are not followed."""
+
+
 @dataclass(frozen=True)
 class Found:
     """A set of local features, its objective with uniqueness, and W."""
@@ -111,7 +115,7 @@ def swap_gains(space: SearchSpace, chosen: IntArray) -> FloatArray:
 
 def climb(space: SearchSpace, chosen: IntArray, keep_going: Callable[[], bool]) -> IntArray:
     """Make the best exchange as long as it raises the relaxed value."""
-    tolerance = 1e-9 * (1.0 + abs(space.relaxed_value(chosen)))
+    tolerance = _NEGLIGIBLE * space.barrier
     while keep_going():
         gains = swap_gains(space, chosen)
         out, into = np.unravel_index(int(np.argmax(gains)), gains.shape)

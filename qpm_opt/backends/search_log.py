@@ -53,12 +53,16 @@ class SearchLog:
         time_limit: Seconds from now, None: no limit.
         progress: Called with a `Progress` at every improvement and now and then in between; a KeyboardInterrupt raised
             in it stops the search.
+
+    Attributes:
+        unit: What the objective that a back end sees is multiplied by, and its bounds with it.
     """
 
     def __init__(
         self, problem: AssignmentProblem, time_limit: float | None, progress: Callable[[Progress], Any] | None
     ) -> None:
         self.problem = problem
+        self.unit = 1.0
         self.best: tuple[IntArray, npt.NDArray[np.uint8], Terms] | None = None
         self.bound: float | None = None
         self.trace: list[TracePoint] = []
@@ -97,7 +101,8 @@ class SearchLog:
         return True
 
     def tighten(self, bound: float, message: str = "bound") -> bool:
-        """Keep a proven upper bound if it is the lowest so far; says whether it was kept."""
+        """Keep a proven upper bound, times `unit`, if it is the lowest so far; says whether it was kept."""
+        bound /= self.unit
         if not math.isfinite(bound) or (self.bound is not None and bound >= self.bound):
             return False
         self.bound = bound

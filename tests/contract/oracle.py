@@ -175,3 +175,44 @@ def random_problem(seed: int) -> SmallProblem:
             if most > 0:
                 problem.contrastive_pairs.append((first, second, int(rng.integers(1, most + 1))))
     return problem
+
+
+def mixed_scales_problem(seed: int) -> SmallProblem:
+    """A random problem whose numbers are of very different sizes, up to 1e9 apart, at a scale from 1e-20 to 1e12."""
+    rng = np.random.default_rng([seed, 1])
+    problem = random_problem(seed)
+    A, size = problem.A, problem.A.shape
+    while A.shape[1] > 1 and rng.random() < 0.15 and not problem.contrastive_pairs:  # more with contrastive pairs
+        first, second = rng.choice(size[0], size=2, replace=False).tolist()
+        most = min(problem.n_per_class[first], problem.n_per_class[second])
+        most -= problem.n_per_class[first] == problem.n_per_class[second]
+        if most > 0:
+            problem.contrastive_pairs.append((first, second, most))
+    far = 10.0 ** rng.uniform(2, 9)
+    for kind in rng.choice(
+        ["no mixture", "never", "always", "classes", "features", "everything", "penalties", "bias", "apart", "banned"],
+        size=int(rng.integers(1, 3)),
+        replace=False,
+    ):
+        if kind == "never":  # "do not use": more or less of it, sometimes wherever one looks
+            A[rng.random(size) < rng.choice([0.05, 0.2, 0.5])] = -far
+        elif kind == "always":
+            A[rng.random(size) < 0.1] = far
+        elif kind == "classes":
+            A *= 10.0 ** rng.uniform(-4.5, 4.5, size=(size[0], 1))
+        elif kind == "features":
+            A *= 10.0 ** rng.uniform(-4.5, 4.5, size=size[1])
+        elif kind == "everything":
+            A *= 10.0 ** rng.uniform(-4.5, 4.5, size=size)
+        elif kind == "penalties":
+            problem.penalties *= far ** rng.choice([-1.0, 1.0])
+        elif kind == "bias":
+            problem.bias *= far ** rng.choice([-1.0, 1.0])
+        elif kind == "apart":  # "never together"
+            pair = np.triu(rng.random((size[1], size[1])) < 0.2, 1)
+            problem.penalties[pair | pair.T] = far
+        elif kind == "banned":
+            problem.bias[rng.random(size[1]) < 0.3] = -far
+    scale = 10.0 ** rng.uniform(-20, 12)
+    problem.A, problem.penalties, problem.bias = (part * scale for part in (A, problem.penalties, problem.bias))
+    return problem

@@ -31,7 +31,6 @@ from qpm_opt.swap_search import Found, swap_gains
 
 __all__ = ["Search"]
 
-_TYPICAL_OBJECTIVE = 1e3
 _EXACT = 1e-9
 """Relative difference of objectives that rounding explains: where a proof to the end is asked for, it stops here."""
 
@@ -53,6 +52,9 @@ _SMALL_GAP = 0.01
 
 _TREE_GAP = 0.005
 """Gap up to which the tree is the better way; above it the semidefinite bound goes further."""
+
+_FEW_SETS = 1_000
+"""Where no more sets of features are left than these, the tree has seen them all before that bound gets going."""
 
 _WORKING = 8
 """The semidefinite bound begins with this many times n_select features, those that the incumbent would exchange."""
@@ -81,8 +83,7 @@ class Search:
 
     def __init__(self, problem: AssignmentProblem, request: Request, log: SearchLog) -> None:
         self._request, self._log = request, log
-        space = SearchSpace.of(problem)
-        self._everything = space.scaled(_unit(space))
+        self._everything = space = SearchSpace.of(problem)
         exact = problem.class_similarity.size <= TOY_PAIRS
         self._gap = _EXACT if exact else max(request.mip_gap, _EXACT)
         self._sets = SetSearch(self._everything, np.random.default_rng(request.seed), self._keep_going, self._log_best)
@@ -170,7 +171,9 @@ class Search:
         return tree.root() if point is not None and gap <= _SMALL_GAP else point
 
     def _worth_a_semidefinite_bound(self, tree: BranchAndCut) -> bool:
-        return self._relative(tree.bound) > _TREE_GAP and bool(tree.space.penalties.any())
+        n_free, n_forced = len(tree.space.features), int(tree.space.forced.sum())
+        few = math.comb(n_free - n_forced, tree.space.n_select - n_forced) <= _FEW_SETS
+        return not few and self._relative(tree.bound) > _TREE_GAP and bool(tree.space.penalties.any())
 
     def _semidefinite(self, cutting_planes: float) -> None:
         """Iterate on the semidefinite bound as long as it pays, which is longer where cutting planes lag behind."""
@@ -276,7 +279,7 @@ class Search:
     def _tighten(self, bound: float, message: str) -> None:
         """What is left of the problem is bounded by `bound`; what was left out by what it was left out for."""
         bound = max(bound, self._excluded, self._objective())
-        self._log.tighten(bound / self._everything.unit, message)
+        self._log.tighten(bound, message)
 
     def _fix(self, without: FloatArray, including: FloatArray) -> None:
         """Drop and force features by what bounds say of solutions without and with them."""
@@ -298,18 +301,8 @@ class Search:
         return (
             self._sets.best is not None
             and log.bound is not None
-            and log.bound * self._everything.unit <= self._objective() + self._tolerance()
+            and log.bound * log.unit <= self._objective() + self._tolerance()
         )
 
     def _is_done(self) -> bool:
         return not self._keep_going() or self._is_closed()
-
-
-def _unit(space: SearchSpace) -> float:
-    """Factor that brings objectives to a familiar size."""
-    allowed = np.where(space.values > -space.barrier, space.values, 0.0)
-    top = -np.sort(-np.abs(allowed), axis=1)
-    kept = np.arange(top.shape[1]) < space.budgets[:, None]
-    bias = np.sort(np.abs(space.bias))[-space.n_select :]
-    size = float(top[kept].sum()) + float(bias.sum()) + abs(space.constant)
-    return 1.0 if size == 0.0 else 2.0 ** round(math.log2(_TYPICAL_OBJECTIVE / size))
