@@ -42,7 +42,10 @@ _ROUNDS = 6
 """A better assignment makes more entries hopeless, and that better ones are found; it settles after two or three."""
 
 _SETTLED = 0.5
+
+_SMALL = 2_000
 _PATIENCE = 20
+"""With up to so many (class, feature) pairs the search goes on for so many moves; with more, to climb will do."""
 _RANDOM_SETS = 20
 """Sets to try where classes cannot be told apart within the greedy one."""
 
@@ -195,8 +198,9 @@ def _good_assignment(
     """What a short swap search finds; None where it finds no set within which classes can be told apart."""
     space, rng = SearchSpace.of(problem), np.random.default_rng(0)
     chosen = climb(space, greedy_set(space), keep_going)
+    patience = _PATIENCE if space.values.size <= _SMALL else 0
     found = tabu_search(
-        space, chosen, rng, patience=_PATIENCE, keep_going=keep_going, on_improvement=lambda _found: None
+        space, chosen, rng, patience=patience, keep_going=keep_going, on_improvement=lambda _found: None
     )
     if found is not None:
         return space.features[found.chosen], found.weights

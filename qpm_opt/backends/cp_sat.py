@@ -41,6 +41,7 @@ _PORTFOLIO = 8
 """Workers unless a number is given, also on fewer cores: a smaller portfolio has none that uses linear programs."""
 
 _PRECISION = 1e-9
+_ROUNDING = 1e-12
 _LARGEST_SUM = 2.0**52
 """Sums of objective coefficients stay below this: CP-SAT reports its bound as a double."""
 
@@ -80,17 +81,17 @@ def _configured_solver(request: Request) -> cp_model.CpSolver:
     return solver
 
 
-def _integer_scale(problem: AssignmentProblem, values: FloatArray, penalties: FloatArray) -> float:
-    """Factor that turns objective coefficients into integers."""
+def _integer_scale(problem: AssignmentProblem, values: FloatArray, penalties: FloatArray, bias: FloatArray) -> float:
+    """Factor that turns objective coefficients, those of what is not locked, into integers."""
     n_select = problem.n_select
-    bias = np.abs(problem.feature_bias[problem.candidates])
     terms = int(problem.n_per_class.sum()) + n_select + min(len(penalties), n_select * (n_select - 1) // 2)
+    values, bias = np.abs(values), np.abs(bias)
     largest = (
-        np.abs(values).max() * problem.n_per_class.sum()
+        values.max(initial=0.0) * problem.n_per_class.sum()
         + penalties.max(initial=0.0) * n_select * (n_select - 1) / 2
-        + bias.max() * n_select
+        + bias.max(initial=0.0) * n_select
     )
-    everything = np.abs(values).sum() + penalties.sum() + bias.sum()
+    everything = values.sum() + penalties.sum() + bias.sum()
     if largest == 0.0:
         return 1.0
     scale = min(terms / (_PRECISION * largest), _LARGEST_SUM / everything)
@@ -108,10 +109,16 @@ class _Model:
         pairs = problem.redundancy[features][:, features].tocoo()
         upper = pairs.row < pairs.col
         first, second, penalties = features[pairs.row[upper]], features[pairs.col[upper]], pairs.data[upper]
-        self._scale = scale = _integer_scale(problem, values[:, features], penalties)
+        forced = problem.forced_features
+        free = np.setdiff1d(features, forced)
+        is_open = ~(problem.required_mask | problem.forbidden_mask)[:, features]
+        bias = problem.feature_bias
+        self._scale = scale = _integer_scale(problem, values[:, features][is_open], penalties, bias[free])
+        # What every solution has is no matter of the objective: however large, it leaves all digits to the rest.
+        self._constant = float(values[problem.required_mask].sum()) + float(bias[forced].sum())
 
         self._keep = {f: model.new_bool_var("") for f in features.tolist()}
-        for f in problem.forced_features.tolist():
+        for f in forced.tolist():
             model.add(self._keep[f] == 1)
         model.add(sum(self._keep.values()) == problem.n_select)
         variables: list[Any] = []
@@ -126,6 +133,7 @@ class _Model:
                 model.add_implication(variable, self._keep[f])
                 if problem.required_mask[c, f]:
                     model.add(variable == 1)
+                    continue
                 variables.append(variable)
                 coefficients.append(math.ceil(values[c, f] * scale))
             model.add(sum(row.values()) == int(problem.n_per_class[c]))
@@ -138,9 +146,9 @@ class _Model:
                 model.add_implication(both, self._use[d][f])
                 shared.append(both)
             model.add(sum(shared) >= least)
-        for f, variable in self._keep.items():
-            variables.append(variable)
-            coefficients.append(math.ceil(problem.feature_bias[f] * scale))
+        for f in free.tolist():
+            variables.append(self._keep[f])
+            coefficients.append(math.ceil(bias[f] * scale))
         self._together: list[tuple[int, int, Any]] = []
         for i, j, penalty in zip(first.tolist(), second.tolist(), penalties.tolist(), strict=True):
             if log.remaining() <= 0.0:
@@ -167,7 +175,11 @@ class _Model:
     def solve(self, log: SearchLog, mip_gap: float) -> RoundResult:
         """See `Relaxation`."""
         solver = _configured_solver(self._request)
-        solver.parameters.relative_gap_limit = mip_gap
+        # CP-SAT's gap is relative to its own objective, which lacks the constant.
+        if self._constant == 0.0:
+            solver.parameters.relative_gap_limit = mip_gap
+        elif log.objective is not None:
+            solver.parameters.absolute_gap_limit = mip_gap * abs(log.objective) * log.unit * self._scale
         limit = log.remaining()
         if math.isfinite(limit):
             solver.parameters.max_time_in_seconds = limit
@@ -213,7 +225,7 @@ class _Model:
 
     def _true_bound(self, scaled: float) -> float:
         bound = scaled / self._scale
-        return bound + 1e-12 * abs(bound)
+        return self._constant + bound + _ROUNDING * (abs(self._constant) + abs(bound))
 
     def _hint(self, log: SearchLog) -> None:
         self._model.clear_hints()

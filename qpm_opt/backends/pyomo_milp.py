@@ -165,10 +165,11 @@ class _Model:
         forced = set(problem.forced_features.tolist())
         required = {(int(c), int(f)) for c, f in problem.required_pairs}
 
-        # Solvers have absolute tolerances: the largest coefficient of the objective becomes about a thousand.
+        # Solvers have absolute tolerances: the largest coefficient of the objective becomes about a thousand. What is
+        # locked does not count.
         largest = max(
-            float(np.abs(values[allowed]).max(initial=0.0)),
-            float(np.abs(problem.feature_bias[features]).max()),
+            float(np.abs(values[allowed & ~problem.required_mask]).max(initial=0.0)),
+            float(np.abs(problem.feature_bias[np.setdiff1d(features, problem.forced_features)]).max(initial=0.0)),
             max(penalties.values(), default=0.0),
         )
         self._unit = unit = 2.0 ** (math.floor(math.log2(largest)) - 10) if largest > 0.0 else 1.0

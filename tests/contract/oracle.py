@@ -42,8 +42,12 @@ class SmallProblem:
         }
 
 
-def optimum(problem: SmallProblem) -> float | None:
-    """The largest objective over all feature sets and all distinct assignments, None where there is none."""
+def optimum(problem: SmallProblem, *, mixed_scales: bool = False) -> float | None:
+    """The largest objective over all feature sets and all distinct assignments, None where there is none.
+
+    With numbers of mixed scales all assignments are enumerated: a matching would add up numbers that are not used.
+    """
+    enumerated = mixed_scales or problem.contrastive_pairs
     n_features = problem.A.shape[1]
     sigma = 1000.0 / sum(problem.n_per_class)
     dead = {
@@ -59,7 +63,7 @@ def optimum(problem: SmallProblem) -> float | None:
     for kept in combinations(usable, problem.n_select):
         if not set(problem.required_features) <= set(kept):
             continue
-        similarity = (_best_contrasting if problem.contrastive_pairs else _best_distinct)(problem, kept)
+        similarity = (_best_contrasting if enumerated else _best_distinct)(problem, kept)
         if similarity is None:
             continue
         value = sigma * similarity + sum(problem.bias[f] for f in kept)

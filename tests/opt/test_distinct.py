@@ -87,3 +87,18 @@ def test_a_thousand_equal_classes_take_seconds() -> None:
     # All classes alike: the best is the thousand best sets, whoever gets which.
     sums = np.sort([values[0, list(chosen)].sum() for chosen in combinations(range(30), 5)])[::-1]
     assert (values * found).sum() == pytest.approx(sums[:1000].sum(), abs=1e-8)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-14, 1e-3, 1e12])
+def test_the_scale_of_the_values_does_not_matter(scale: float) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        values = np.linspace(1.0, 0.4, 6) + 0.01 * rng.random((8, 6))
+        values[::2, 1] = -1e9  # for these classes, too, the rest still counts
+        budgets = np.full(8, 3)
+        found = distinct_sets(values * scale, budgets)
+        every = list(combinations(range(6), 3))
+        worth = np.array([[values[c, list(columns)].sum() for columns in every] for c in range(8)])
+        worth = np.maximum(worth, -100.0)  # so that the oracle keeps its digits
+        rows, columns = linear_sum_assignment(worth, maximize=True)
+        assert values[found].sum() == pytest.approx(worth[rows, columns].sum(), rel=1e-12)
