@@ -104,7 +104,7 @@ def _end_with_launcher() -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0].partition(". This is typically")[0]
 
 
 def local_rank() -> int:
