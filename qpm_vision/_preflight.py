@@ -11,6 +11,7 @@ from qpm_opt import InvalidInputError, backend_version
 from qpm_vision._data_identity import identity_differences, read_identity
 from qpm_vision._epoch_log import require_epoch_log
 from qpm_vision.backbones import build_backbone, load_head
+from qpm_vision.backbones.trial import try_out
 from qpm_vision.config import RunConfig
 from qpm_vision.data import ImageData
 from qpm_vision.distributed import has_gpu, local_rank
@@ -66,14 +67,14 @@ def refuse_misfit(config: RunConfig, data: ImageData, *, trained: bool) -> None:
             "ImageData.validation, or let `config.data` name the data."
         )
     refuse_few_sets(config.n_select, config.n_per_class, n_classes)
-    pick_device(config.device)
+    device = pick_device(config.device)
     if config.tensorboard:
         require_epoch_log()
     if config.solver != "auto":
         backend_version(config.solver)
     if trained:
         return
-    backbone = build_backbone(config.backbone, weights=config.weights, adapter=config.adapter)
+    backbone = build_backbone(config.backbone, weights=config.weights, size=config.size, adapter=config.adapter)
     if not config.dense.epochs:
         load_head(torch.nn.Linear(backbone.n_features, n_classes), config.backbone, config.weights)
     if config.n_select > backbone.n_features:
@@ -82,11 +83,13 @@ def refuse_misfit(config: RunConfig, data: ImageData, *, trained: bool) -> None:
             + (f"backbone {config.backbone!r}" if config.adapter is None else "adapter")
             + f". Got {config.n_select}."
         )
-    if config.size is not None and config.size < backbone.least_size:
+    size = config.size or backbone.preprocessing.size
+    if size < backbone.least_size:
         raise InvalidInputError(
             f"The 'size' parameter must be at least {backbone.least_size} pixels for the backbone {config.backbone!r}. "
-            f"Got {config.size}."
+            f"Got {size}."
         )
+    try_out(backbone, size, device)
 
 
 def refuse_few_sets(n_select: int, n_per_class: int, n_classes: int) -> None:

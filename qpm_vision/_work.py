@@ -221,7 +221,12 @@ class Work:
     def untrained(self) -> tuple[Backbone, Preprocessing]:
         """The backbone that the run begins with, and the preprocessing of its images."""
         torch.manual_seed(self.config.seed)
-        backbone = build_backbone(self.config.backbone, weights=self.config.weights, adapter=self.config.adapter)
+        backbone = build_backbone(
+            self.config.backbone,
+            weights=self.config.weights,
+            size=self.config.size,
+            adapter=self.config.adapter,
+        )
         preprocessing = backbone.preprocessing
         if self.config.size is not None:
             preprocessing = replace(preprocessing, size=self.config.size)

@@ -146,7 +146,8 @@ def load_checkpoint(
     _require_sizes(file, header, tensors)
     kind, n_classes, extra = (header[key] for key in ("kind", "n_classes", "extra"))
     if backbone is None:
-        backbone = _named_backbone(file, header["backbone"], header.get("backbone_description"))
+        description = header.get("backbone_description")
+        backbone = _named_backbone(file, header["backbone"], preprocessing.size, description)
     try:
         model = (
             DenseClassifier(backbone, n_classes)
@@ -260,14 +261,14 @@ def _require_sizes(file: Path, header: dict[str, Any], tensors: dict[str, Tensor
 # -- model ---------------------------------------------------------------------------------------------------------
 
 
-def _named_backbone(file: Path, name: Any, description: Any) -> Backbone:
+def _named_backbone(file: Path, name: Any, size: int, description: Any) -> Backbone:
     if name is None:
         raise CheckpointError(
             f"The checkpoint {str(file)!r} holds a model with a backbone that has no name. Pass one of the same "
             "architecture: load_checkpoint(path, backbone=…)."
         )
     try:
-        return build_backbone(name, weights=RANDOM, description=description)
+        return build_backbone(name, weights=RANDOM, size=size, description=description)
     except (InvalidInputError, *_UNBUILT) as error:
         raise CheckpointError(
             f"The checkpoint {str(file)!r} needs its backbone. {error} Or pass one: load_checkpoint(path, backbone=…)."

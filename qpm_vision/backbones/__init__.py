@@ -105,6 +105,7 @@ def build_backbone(
     name: str,
     *,
     weights: str | os.PathLike[str] | None = None,
+    size: int | None = None,
     adapter: int | None = None,
     description: Mapping[str, Any] | None = None,
 ) -> Backbone:
@@ -114,6 +115,7 @@ def build_backbone(
         name: A name that `backbone_names` lists; "timm:NAME" for a model of timm; "hf:DIR" for a folder of the
             transformers library; or the import path of a function, "my.module:build".
         weights: A file or folder on this machine; "random"; or None for those that it comes with.
+        size: Side of the images, for networks that are made for images of one size; None: as it was published.
         adapter: Number of features of an adapter to put behind it, which then is frozen; see `with_adapter`. None:
             the backbone itself.
         description: `Backbone.description` of one that was made before, where its folder may be gone.
@@ -122,13 +124,14 @@ def build_backbone(
         A new backbone that knows its name.
 
     Raises:
-        InvalidInputError: There is no such backbone; names the nearest one.
+        InvalidInputError: There is no such backbone, where the nearest one is named, or it cannot take images of this
+            size, where sizes that it can take are.
         BackboneWeightsError: It comes without weights and none were named, or those that were named do not fit.
         BackboneUnavailableError: A package that it needs is not installed; says which.
     """
     if description is not None and "adapter" in description:
         adapter, description = description["adapter"], description["frozen"]
-    entry = _entry(name, description)
+    entry = _entry(name, description, size)
     if weights is None:
         if entry.ready is None:
             raise BackboneWeightsError(
@@ -140,12 +143,15 @@ def build_backbone(
         backbone = entry.blank()
         if weights != RANDOM:
             module = backbone.module
-            load_weights(module.network if isinstance(module, FoldedNetwork) else module, weights)
+            if isinstance(module, FoldedNetwork):
+                load_weights(module.network, weights, module.converted)
+            else:
+                load_weights(module, weights)
     backbone.name = name
     return backbone if adapter is None else with_adapter(backbone, adapter)
 
 
-def _entry(name: str, description: Mapping[str, Any] | None) -> _Entry:
+def _entry(name: str, description: Mapping[str, Any] | None, size: int | None) -> _Entry:
     if name in _ENTRIES:
         return _ENTRIES[name]
     kind, colon, rest = str(name).partition(":")
@@ -157,11 +163,12 @@ def _entry(name: str, description: Mapping[str, Any] | None) -> _Entry:
             f"my.module:build, or a name given to register_backbone before. Got {name!r}.{hint}"
         )
     if kind == "timm":
-        return _Entry(None, partial(build_timm, rest))
+        return _Entry(None, partial(build_timm, rest, size=size))
     if kind == "hf":
         folder = Path(rest).expanduser()
         described = read_transformers_folder(folder) if description is None else description
-        return _Entry(partial(build_transformers, described, folder), partial(build_transformers, described))
+        build = partial(build_transformers, described, size=size)
+        return _Entry(partial(build, folder), build)
     return _Entry(partial(build_imported, name), partial(build_imported, name))
 
 

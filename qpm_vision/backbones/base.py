@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError, QPMError
+from qpm_vision.backbones.tokens import as_maps
 from qpm_vision.openmp import share_processors
 from qpm_vision.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = [
     "IMAGENET",
@@ -40,6 +41,10 @@ class FoldedNetwork(nn.Module):
         super().__init__()
         self.network = network
 
+    def converted(self, weights: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights as they were published, under the names and in the shapes of the network, as far as that is known."""
+        return weights
+
 
 class Backbone(nn.Module):
     """Images in, feature maps out, from any module.
@@ -47,7 +52,9 @@ class Backbone(nn.Module):
     The weights are laid out channels last, which is about 1.8 times as fast on a CPU and changes no value.
 
     Args:
-        module: Takes images (B, 3, H, W); its output, or that of `layer`, is the maps.
+        module: Takes images (B, 3, H, W); its output, or that of `layer`, is the maps: with channels in front,
+            (B, n_features, h, w), or behind, (B, h, w, n_features), or tokens of patches (B, N, n_features), row by row
+            behind those that stand for no place.
         layer: Name of the submodule whose output is the maps, as `module.named_modules()` has it. What comes behind
             it is not computed. None: the output of `module` itself.
         n_features: Number of maps; None: found by passing one black image through.
@@ -116,10 +123,10 @@ class Backbone(nn.Module):
             InvalidInputError: The images are too small or none, or the output is not n_features maps.
         """
         if self.precision is torch.float32:
-            maps = self._maps(images)
+            maps = self._maps(images, self.n_features)
         else:
             with torch.autocast(images.device.type, self.precision):
-                maps = self._maps(images)
+                maps = self._maps(images, self.n_features)
             maps = maps.float()
         if maps.shape[1] != self.n_features:
             raise InvalidInputError(
@@ -132,20 +139,23 @@ class Backbone(nn.Module):
         """What is not seen in the module itself."""
         return f"name={self.name!r}, layer={self.layer!r}, n_features={self.n_features}"
 
-    def _maps(self, images: Tensor) -> Tensor:
+    def _maps(self, images: Tensor, n_features: int | None) -> Tensor:
         if images.ndim != 4 or min(images.shape[2:]) < self.least_size:
             raise InvalidInputError(
                 f"The 'images' parameter must have shape (B, 3, H, W) with sides of at least {self.least_size} pixels. "
                 f"Got {tuple(images.shape)}; use a preprocessing of that size or a larger one."
             )
         output = self.module(images) if self.layer is None else _output_of(self.module, self.layer, images)
-        if not isinstance(output, Tensor) or output.ndim != 4:
+        height, width = images.shape[2:]
+        maps = as_maps(output, (height, width), n_features=n_features) if isinstance(output, Tensor) else None
+        if maps is None:
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
             raise InvalidInputError(
-                f"{self._place()} must give feature maps, one tensor (B, n_features, h, w). Got {got}; name a 'layer' "
-                "in front of pooling and flattening."
+                f"{self._place()} must give feature maps of images of {height} × {width} pixels, one tensor "
+                f"(B, n_features, h, w), or a token for each patch. Got {got}; name a 'layer' in front of pooling and "
+                "flattening."
             )
-        return output
+        return maps
 
     def _place(self) -> str:
         return "The output of the 'module' parameter" if self.layer is None else f"The output of layer {self.layer!r}"
@@ -156,10 +166,13 @@ class Backbone(nn.Module):
         black = torch.zeros(1, 3, side, side, dtype=reference.dtype, device=reference.device)
         with evaluation_mode(self.module), torch.no_grad():
             try:
-                return self._maps(black).shape[1]
-            except (RuntimeError, TypeError) as error:
+                return self._maps(black, None).shape[1]
+            except InvalidInputError:
+                raise
+            except Exception as error:  # whatever a module of other people raises
+                reason = " ".join(str(error).split()) or type(error).__name__
                 raise InvalidInputError(
-                    f"The 'module' parameter must take images of shape (B, 3, {side}, {side}). It failed: {error}; "
+                    f"The 'module' parameter must take images of shape (B, 3, {side}, {side}). It failed: {reason}; "
                     "give the 'preprocessing' of the size that it was made for, or 'n_features'."
                 ) from error
 

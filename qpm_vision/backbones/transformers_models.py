@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from qpm_opt import InvalidInputError
-from qpm_vision.backbones.base import Backbone, BackboneUnavailableError, FoldedNetwork, with_first_accepted
-from qpm_vision.backbones.tokens import fold_tokens
+from qpm_vision.backbones.base import (
+    Backbone,
+    BackboneUnavailableError,
+    FoldedNetwork,
+    evaluation_mode,
+    with_first_accepted,
+)
+from qpm_vision.backbones.sizes import size_refused
+from qpm_vision.backbones.tokens import as_maps
 from qpm_vision.backbones.weights import BackboneWeightsError
 from qpm_vision.preprocessing import Preprocessing
 
@@ -40,17 +50,23 @@ def read_transformers_folder(folder: Path) -> dict[str, Any]:
     return {"config": _json(folder, _CONFIG), "preprocessor": _json(folder, _PREPROCESSOR)}
 
 
-def build_transformers(described: Mapping[str, Any], folder: Path | None = None) -> Backbone:
+def build_transformers(
+    described: Mapping[str, Any], folder: Path | None = None, *, size: int | None = None
+) -> Backbone:
     """A model up to its last maps, which for a transformer are its patch tokens.
+
+    Of a model of images and texts it is the part for images.
 
     Args:
         described: What `read_transformers_folder` gives.
         folder: Where its weights lie; None: they are random.
+        size: Side of the images; None: that of the preprocessing in the folder.
 
     Raises:
         BackboneUnavailableError: transformers is not installed.
         BackboneWeightsError: The folder has no weights, or some of them are missing.
-        InvalidInputError: The configuration is that of no vision model, or says no preprocessing.
+        InvalidInputError: The configuration is that of no vision model, or says no preprocessing; or the model gives no
+            maps, or not of images of this size, where sizes that it can take are named.
     """
     from qpm_vision import _torchvision  # noqa: F401  (first: transformers imports torchvision)
 
@@ -61,18 +77,36 @@ def build_transformers(described: Mapping[str, Any], folder: Path | None = None)
             f"A backbone 'hf:…' needs transformers; {error.name!r} is not installed: pip install transformers"
         ) from error
     values = dict(described["config"])
+    if "model_type" not in values and isinstance(values.get("architecture"), str):
+        raise InvalidInputError(
+            "The configuration of the backbone must be that of the transformers library. Got one of timm; give the "
+            f"backbone 'timm:{values['architecture']}' and its file of weights."
+        )
     try:
         config = AutoConfig.for_model(values.pop("model_type"), **values)
+        config = getattr(config, "vision_config", config)
         network = with_first_accepted(partial(_network, config, folder), _ARGUMENTS)
     except BackboneWeightsError:
         raise
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # of the library, which checks configurations in ways of its own
         raise InvalidInputError(
             "The configuration of the backbone must be that of a vision model which transformers knows. Got "
-            f"{' '.join(str(error).split())[:300]}; check config.json."
+            f"{' '.join(str(error).split())[:300] or type(error).__name__}; check config.json."
         ) from error
-    preprocessing = _preprocessing(described["preprocessor"], described["config"])
-    return Backbone(_TransformersMaps(network), preprocessing=preprocessing, description=dict(described))
+    own = _preprocessing(described["preprocessor"], described["config"])
+    maps = _TransformersMaps(network)
+    side = own.size if size is None else size
+    try:
+        return Backbone(maps, preprocessing=replace(own, size=side), description=dict(described))
+    except InvalidInputError as error:
+        name = f"hf:{folder or config.model_type}"
+        reason = str(error.__cause__ or error)
+        if _works(maps, own.size):
+            raise size_refused(name, side, own.size, reason, partial(_works, maps)) from error
+        raise InvalidInputError(
+            f"The backbone {name!r} must give maps or patch tokens of images. Got none: {reason.rstrip('.')}. Choose a "
+            "folder with a model of images, or wrap it in a builder of your own, my.module:build."
+        ) from error
 
 
 def _network(config: Any, folder: Path | None, **arguments: Any) -> Any:
@@ -101,26 +135,54 @@ def _network(config: Any, folder: Path | None, **arguments: Any) -> Any:
 class _TransformersMaps(FoldedNetwork):
     """The last hidden state as maps (B, n_features, h, w)."""
 
+    def __init__(self, network: Any) -> None:
+        super().__init__(network)
+        accepted = inspect.signature(network.forward).parameters
+        self.interpolates = "interpolate_pos_encoding" in accepted
+        self.masks = "noise" in accepted and hasattr(network.config, "mask_ratio")
+        if self.masks:  # a masked autoencoder, which shall see the whole image
+            network.config.mask_ratio = 0.0
+
     def forward(self, images: Tensor) -> Tensor:
         network: Any = self.network
-        hidden: Tensor = network(pixel_values=images).last_hidden_state
-        if hidden.ndim != 3:
-            return hidden
-        stride = _patch_stride(network.config)
-        return fold_tokens(hidden, *(-(-side // stride) for side in images.shape[2:]))
-
-
-def _patch_stride(config: Any) -> int:
-    """Pixels from one token to the next: the patch, halved again behind every stage of a hierarchical network."""
-    stages = getattr(config, "depths", None)
-    patch = getattr(config, "patch_size", None)
-    if isinstance(patch, list | tuple):
-        patch = patch[0]
-    if not isinstance(patch, int):
+        config, (height, width) = network.config, images.shape[2:]
+        options: dict[str, Any] = {}
+        if self.interpolates and {height, width} != {getattr(config, "image_size", None)}:
+            options["interpolate_pos_encoding"] = True
+        if self.masks:  # patches are sorted by the noise
+            count = (height // config.patch_size) * (width // config.patch_size)
+            options["noise"] = torch.arange(count, device=images.device).expand(len(images), -1)
+        output = network(pixel_values=images, **options)
+        hidden = getattr(output, "last_hidden_state", None)
+        # What a decoder asks for, such as boxes, has no places of its own.
+        if isinstance(hidden, Tensor) and getattr(output, "encoder_last_hidden_state", None) is None:
+            registers = getattr(config, "num_register_tokens", 0) or 0
+            behind = getattr(config, "num_detection_tokens", 0) or 0
+            kept = hidden[:, : hidden.shape[1] - behind] if hidden.ndim == 3 else hidden
+            leading = (registers + 1, registers) if registers else (0, 1, 2)
+            maps = as_maps(kept, (height, width), n_features=_width(config), leading=leading)
+            if maps is not None:
+                return maps
+        form = f"shape {tuple(hidden.shape)}" if isinstance(hidden, Tensor) else f"a {type(output).__name__}"
         raise InvalidInputError(
-            f"The configuration of the backbone must have a 'patch_size', because it gives tokens. Got {patch!r}."
+            f"the {type(network).__name__} of transformers must give maps or patch tokens of images of {height} × "
+            f"{width} pixels, but gives {form}"
         )
-    return patch * 2 ** (len(stages) - 1) if stages else patch
+
+
+def _width(config: Any) -> int | None:
+    """Channels of the last hidden state, where the configuration says so."""
+    width = getattr(config, "hidden_size", None)
+    return width if isinstance(width, int) else None
+
+
+def _works(maps: _TransformersMaps, size: int) -> bool:
+    try:
+        with evaluation_mode(maps), torch.no_grad():
+            maps(torch.zeros(1, 3, size, size))
+    except Exception:  # noqa: BLE001  (of the library, of any kind)
+        return False
+    return True
 
 
 def _preprocessing(values: Mapping[str, Any], config: Mapping[str, Any]) -> Preprocessing:

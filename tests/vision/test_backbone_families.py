@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from qpm_opt import InvalidInputError
 from qpm_vision import _torchvision  # noqa: F401  (makes torchvision importable for the tests below)
 from qpm_vision.backbones import RANDOM, Backbone, BackboneWeightsError, build_backbone
-from qpm_vision.backbones.tokens import fold_tokens
+from qpm_vision.backbones.tokens import as_maps
 from qpm_vision.backbones.torchvision_models import build_resnet
 from qpm_vision.backbones.weights import load_weights
 from qpm_vision.checkpoint import load_checkpoint, save_checkpoint
@@ -111,7 +111,7 @@ FAMILIES: dict[str, tuple[int, int, int]] = {
     "timm:test_resnet": (0, 64, 0),
     "timm:test_convnext": (0, 64, 0),
     "timm:test_vit": (0, 160, 0),
-    "timm:swin_tiny_patch4_window7_224": (768, 224, 7),
+    "timm:swin_tiny_patch4_window7_224": (768, 96, 3),
     "timm:xcit_nano_12_p16_224": (128, 64, 4),
     "my": (6, 16, 8),
     **{f"hf:{kind}": (features, 64, side) for kind, (_, features, side) in _TRANSFORMERS.items()},
@@ -385,9 +385,9 @@ def test_unknown_names_are_refused_with_a_remedy(
 
 def test_tokens_are_folded_row_by_row_without_those_in_front() -> None:
     tokens = torch.arange(2 * 7 * 3.0).reshape(2, 7, 3)
-    maps = fold_tokens(tokens, 2, 3)
+    maps = as_maps(tokens, (20, 30))
+    assert maps is not None
     assert maps.shape == (2, 3, 2, 3)
     torch.testing.assert_close(maps[1, :, 1, 2], tokens[1, 6])
     torch.testing.assert_close(maps[0, :, 0, 0], tokens[0, 1])
-    with pytest.raises(InvalidInputError, match="token for each"):
-        fold_tokens(tokens, 3, 3)
+    assert as_maps(tokens, (30, 30)) is None
