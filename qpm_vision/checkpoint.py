@@ -20,6 +20,7 @@ from qpm_vision._safetensors import read_safetensors
 from qpm_vision._text import utf8
 from qpm_vision._torch_state import plain_torch
 from qpm_vision.backbones import RANDOM, Backbone, build_backbone
+from qpm_vision.backbones.finite import not_finite
 from qpm_vision.model import Classifier, DenseClassifier, QPMClassifier, SparseClassifier
 from qpm_vision.preprocessing import Preprocessing
 
@@ -83,10 +84,17 @@ def save_checkpoint(
         The path.
 
     Raises:
-        InvalidInputError: `extra` cannot be written as JSON, or has another number of class names.
+        InvalidInputError: `extra` cannot be written as JSON, or has another number of class names; or a tensor of the
+            model is NaN or infinite.
         CheckpointError: The file cannot be written.
     """
     target = Path(path)
+    amiss = not_finite(model.state_dict())
+    if amiss is not None:
+        raise InvalidInputError(
+            f"The 'model' parameter must have finite tensors. Got {amiss}; train it again from weights before that. "
+            f"{str(target)!r} is untouched."
+        )
     header = _header(model, preprocessing, {} if extra is None else dict(extra))
     # Copies, because the format refuses tensors that share memory or are laid out channels last.
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
@@ -303,6 +311,9 @@ def _fill(file: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
             f"The checkpoint {str(file)!r} must fit the {type(model).__name__} that it names: {'; '.join(problems)}. "
             "Use the backbone that it was made with."
         )
+    amiss = not_finite(tensors)
+    if amiss is not None:
+        raise _damaged(file, f"its tensors must be finite, but there are {amiss}")
     model.load_state_dict(tensors)
     if isinstance(model, QPMClassifier | SparseClassifier):
         try:

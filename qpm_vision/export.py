@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError, QPMError
 from qpm_vision._torch_state import plain_torch
+from qpm_vision.backbones.finite import not_finite
 from qpm_vision.model import QPMClassifier
 from qpm_vision.predict import Predictor, load_model
 from qpm_vision.run_folder import RunFolder, RunFolderError
@@ -97,6 +98,9 @@ def export_model(
         _require_onnx()
     predictor = run if isinstance(run, Predictor) else load_model(run, device="cpu")
     size = predictor.preprocessing.size
+    amiss = not_finite(predictor.model.state_dict())
+    if amiss is not None:
+        raise ExportError(f"The model must have finite tensors. Got {amiss}; restore its file, or train it again.")
     model = _Graph(predictor.model)
     traced = _traced(model, size)
     with folder.replacing(target.name) as path:

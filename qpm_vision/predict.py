@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from qpm_opt import InvalidInputError, QPMError
+from qpm_vision._finite_output import require_finite_output
 from qpm_vision._image_input import ImageInput, OnUnreadable, read_images, refuse
 from qpm_vision._preflight import pick_device
 from qpm_vision._torch_state import plain_torch
@@ -328,6 +329,7 @@ class Predictor:
         return output
 
     def _decide(self, names: Sequence[str], output: ModelOutput) -> Iterator[Prediction]:
+        require_finite_output(self.model, output, names)
         normalised = self.model.normalise(output.features).float().cpu().numpy().astype(np.float64)
         contributions = np.rint(normalised / _GRID) * _GRID
         weights, numbers = self._weights(), self._numbers()

@@ -26,8 +26,11 @@ from torch.nn import functional
 
 from qpm_opt import InvalidInputError, QPMError
 from qpm_vision import distributed
+from qpm_vision._finite_output import require_finite_output
 from qpm_vision._torch_state import plain_torch
 from qpm_vision.backbones import evaluation_mode
+from qpm_vision.backbones.base import FoldedNetwork
+from qpm_vision.backbones.finite import not_finite
 from qpm_vision.class_scores import ClassScores, count_confusions
 from qpm_vision.data import LoadingError, make_loader
 from qpm_vision.losses import feature_diversity_loss
@@ -169,8 +172,9 @@ def accuracy(model: nn.Module, loader: Iterable[Batch], device: torch.device | s
     right = seen = 0
     with evaluation_mode(model), torch.no_grad():
         for images, labels in loader:
-            predicted = model(images.to(device)).logits.argmax(dim=1).cpu()
-            right += int((predicted == labels).sum())
+            output = model(images.to(device))
+            require_finite_output(model, output, seen)
+            right += int((output.logits.argmax(dim=1).cpu() == labels).sum())
             seen += len(labels)
     counts = distributed.sum_over_processes(torch.tensor([right, seen]))
     right, seen = int(counts[0]), int(counts[1])
@@ -230,8 +234,9 @@ class _Training:
         self.optimizer = _optimizer(self.model, self.settings)
         self.parallel: nn.Module = self.model
         if distributed.world_size() > 1:
-            # What lies behind the layer that gives the maps is not computed.
-            unused = self.model.backbone.layer is not None
+            # What lies behind the layer or the tokens that give the maps is not computed.
+            backbone = self.model.backbone
+            unused = backbone.layer is not None or isinstance(backbone.module, FoldedNetwork)
             self.parallel = nn.parallel.DistributedDataParallel(self.model, find_unused_parameters=unused)
         self.saved = time.monotonic()
 
@@ -243,6 +248,7 @@ class _Training:
     ) -> list[dict[str, Any]]:
         """All epochs that are left."""
         at = (None if self.keeper is None else self.keeper.load(self.model, self.optimizer)) or TrainingState()
+        self._require_finite_start(at)
         good = _snapshot(self.model)
         if at.history or at.batches:
             _log.info("going on in epoch %d, behind %d batches", at.epoch, at.batches)
@@ -282,6 +288,7 @@ class _Training:
                 group["lr"] = group["base"] * self._factor(at.epoch, at.batches, length)
             figures = self._step(images, labels, at)
             if not math.isfinite(figures[0]):
+                _require_finite_images(images, at.batches)
                 raise _diverged(
                     f"the loss became {figures[0] / figures[4]} in epoch {at.epoch}, step {at.batches + 1} of {length}"
                 )
@@ -418,10 +425,19 @@ class _Training:
                 "classes."
             )
 
+    def _require_finite_start(self, at: TrainingState) -> None:
+        found = not_finite(self.model.state_dict())
+        if found is not None:
+            raise TrainingError(
+                f"The 'model' parameter must have finite weights before its training. Got {found}"
+                + (f" behind {at.batches} steps of epoch {at.epoch}" if at.batches else "")
+                + "; use other weights, or train what they come from again."
+            )
+
     def _require_finite_weights(self, epoch: int) -> None:
-        for name, tensor in self.model.state_dict().items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise _diverged(f"{name!r} became infinite or NaN in the last steps of epoch {epoch}")
+        found = not_finite(self.model.state_dict())
+        if found is not None:
+            raise _diverged(f"there are {found} behind the last steps of epoch {epoch}")
 
 
 # -- batches -------------------------------------------------------------------------------------------------------
@@ -564,6 +580,17 @@ def _stopping() -> Iterator[threading.Event]:
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def _require_finite_images(images: Tensor, batch: int) -> None:
+    """Raise where it is the images that hold NaN, which no learning rate helps against."""
+    bad = (~torch.isfinite(images).flatten(1).all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        raise TrainingError(
+            f"The 'images' parameter must give finite pixels. Got NaN or infinite ones in {len(bad)} images of batch "
+            f"{batch + 1}, the first at place {bad[0]}; leave them out, or replace what is missing in them. The model "
+            "has the weights of the last good epoch again."
+        )
 
 
 def _diverged(what: str) -> TrainingError:

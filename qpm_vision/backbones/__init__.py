@@ -30,6 +30,7 @@ from qpm_vision.backbones.base import (
     evaluation_mode,
 )
 from qpm_vision.backbones.efficientnet_lite0 import build_efficientnet_lite0, build_local_efficientnet_lite0
+from qpm_vision.backbones.finite import not_finite
 from qpm_vision.backbones.imported import build_imported
 from qpm_vision.backbones.timm_models import build_timm
 from qpm_vision.backbones.torchvision_models import RESNETS, build_inception_v3, build_resnet
@@ -147,6 +148,14 @@ def build_backbone(
                 load_weights(module.network, weights, module.converted)
             else:
                 load_weights(module, weights)
+    if weights != RANDOM:
+        # Those that come with a backbone as well, which other libraries read.
+        amiss = not_finite(backbone.state_dict())
+        if amiss is not None:
+            raise BackboneWeightsError(
+                f"The weights of the backbone {name!r} must be finite. Got {amiss}; fetch them again, or take a state "
+                "from before the training diverged."
+            )
     backbone.name = name
     return backbone if adapter is None else with_adapter(backbone, adapter)
 

@@ -147,20 +147,19 @@ class _TransformersMaps(FoldedNetwork):
         network: Any = self.network
         config, (height, width) = network.config, images.shape[2:]
         options: dict[str, Any] = {}
-        if self.interpolates and {height, width} != {getattr(config, "image_size", None)}:
+        if self.interpolates and [height, width] != _sides(getattr(config, "image_size", None)):
             options["interpolate_pos_encoding"] = True
         if self.masks:  # patches are sorted by the noise
-            count = (height // config.patch_size) * (width // config.patch_size)
+            down, across = _sides(config.patch_size)
+            count = (height // down) * (width // across)
             options["noise"] = torch.arange(count, device=images.device).expand(len(images), -1)
         output = network(pixel_values=images, **options)
         hidden = getattr(output, "last_hidden_state", None)
         # What a decoder asks for, such as boxes, has no places of its own.
         if isinstance(hidden, Tensor) and getattr(output, "encoder_last_hidden_state", None) is None:
-            registers = getattr(config, "num_register_tokens", 0) or 0
             behind = getattr(config, "num_detection_tokens", 0) or 0
             kept = hidden[:, : hidden.shape[1] - behind] if hidden.ndim == 3 else hidden
-            leading = (registers + 1, registers) if registers else (0, 1, 2)
-            maps = as_maps(kept, (height, width), n_features=_width(config), leading=leading)
+            maps = as_maps(kept, (height, width), n_features=_width(config), leading=_leading(config))
             if maps is not None:
                 return maps
         form = f"shape {tuple(hidden.shape)}" if isinstance(hidden, Tensor) else f"a {type(output).__name__}"
@@ -168,6 +167,20 @@ class _TransformersMaps(FoldedNetwork):
             f"the {type(network).__name__} of transformers must give maps or patch tokens of images of {height} × "
             f"{width} pixels, but gives {form}"
         )
+
+
+def _sides(size: Any) -> list[Any]:
+    """Height and width, which configurations have as one number or as two."""
+    return list(size) if isinstance(size, list | tuple) else [size, size]
+
+
+def _leading(config: Any) -> tuple[int, ...]:
+    """Numbers of tokens that may stand in front of those of patches."""
+    registers = getattr(config, "num_register_tokens", 0) or 0
+    whole = getattr(config, "n_cls_tokens", None)
+    if whole:
+        return (registers + whole,)
+    return (registers + 1, registers) if registers else (0, 1, 2)
 
 
 def _width(config: Any) -> int | None:

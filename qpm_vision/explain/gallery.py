@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qpm_opt import InvalidInputError
+from qpm_vision._finite_output import require_finite_output
 from qpm_vision._npz import Member
 from qpm_vision.run_folder import RunFolder
 
@@ -151,6 +152,7 @@ def collect_gallery(
     with torch.no_grad():
         for images, targets in batches:
             output = model(images.to(device))
+            require_finite_output(model, output, seen)
             if on_output is not None:
                 on_output(output, targets)
             logits = output.logits.float().cpu()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qpm_opt import QPMError
+from qpm_vision._finite_output import require_finite_output
 from qpm_vision.explain.heatmaps import strength
 from qpm_vision.model import QPMClassifier
 
@@ -96,6 +97,7 @@ def look(
     """
     with torch.no_grad():
         output = model(pixels)
+        require_finite_output(model, output, 0)
         contributions = model.normalise(output.features).float().cpu().numpy()
     return Seen(
         model,

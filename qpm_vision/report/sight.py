@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qpm_opt import InvalidInputError
+from qpm_vision._finite_output import require_finite_output
 from qpm_vision._spread import spread_positions
 from qpm_vision.explain.heatmaps import strength
 from qpm_vision.model import ModelOutput, QPMClassifier
@@ -197,7 +198,9 @@ def look(
     model.eval()
     with torch.no_grad():
         for images, targets in batches:
-            collector.add(model(images.to(device)), targets)
+            output = model(images.to(device))
+            require_finite_output(model, output, seen)
+            collector.add(output, targets)
             collector.settle(scale)
             seen += len(targets)
             if on_images is not None:
