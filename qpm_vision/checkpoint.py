@@ -313,7 +313,7 @@ def _fill(file: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
         )
     amiss = not_finite(tensors)
     if amiss is not None:
-        raise _damaged(file, f"its tensors must be finite, but there are {amiss}")
+        raise _damaged(file, f"there are {amiss}, which must be finite")
     model.load_state_dict(tensors)
     if isinstance(model, QPMClassifier | SparseClassifier):
         try:

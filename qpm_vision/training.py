@@ -196,10 +196,13 @@ def confusions(model: Classifier, loader: Iterable[Batch], device: torch.device 
     """
     model.to(device)
     counts = np.zeros((model.n_classes, model.n_classes), dtype=np.int64)
+    seen = 0
     with evaluation_mode(model), torch.no_grad():
         for images, labels in loader:
-            predicted = model(images.to(device)).logits.argmax(dim=1).cpu()
-            counts += count_confusions(labels, predicted, model.n_classes)
+            output = model(images.to(device))
+            require_finite_output(model, output, seen)
+            counts += count_confusions(labels, output.logits.argmax(dim=1).cpu(), model.n_classes)
+            seen += len(labels)
     total: npt.NDArray[np.int64] = distributed.sum_over_processes(torch.from_numpy(counts)).numpy()
     if not total.any():
         raise InvalidInputError("The 'loader' parameter must hold at least one image. Got none.")
@@ -288,9 +291,9 @@ class _Training:
                 group["lr"] = group["base"] * self._factor(at.epoch, at.batches, length)
             figures = self._step(images, labels, at)
             if not math.isfinite(figures[0]):
-                _require_finite_images(images, at.batches)
                 raise _diverged(
-                    f"the loss became {figures[0] / figures[4]} in epoch {at.epoch}, step {at.batches + 1} of {length}"
+                    f"the loss became {figures[0] / figures[4]} in epoch {at.epoch}, step {at.batches + 1} of {length}",
+                    _bad_images(images),
                 )
             at.batches += 1
             at.sums = [total + more for total, more in zip(at.sums, figures[:5], strict=True)]
@@ -435,9 +438,9 @@ class _Training:
             )
 
     def _require_finite_weights(self, epoch: int) -> None:
-        found = not_finite(self.model.state_dict())
-        if found is not None:
-            raise _diverged(f"there are {found} behind the last steps of epoch {epoch}")
+        for name, tensor in self.model.state_dict().items():
+            if not_finite({name: tensor}) is not None:
+                raise _diverged(f"{name!r} became infinite or NaN in the last steps of epoch {epoch}")
 
 
 # -- batches -------------------------------------------------------------------------------------------------------
@@ -582,19 +585,19 @@ def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def _require_finite_images(images: Tensor, batch: int) -> None:
-    """Raise where it is the images that hold NaN, which no learning rate helps against."""
+def _bad_images(images: Tensor) -> str:
+    """What to say where it is the images of a batch that hold NaN, which no learning rate helps against."""
     bad = (~torch.isfinite(images).flatten(1).all(dim=1)).nonzero().flatten().tolist()
-    if bad:
-        raise TrainingError(
-            f"The 'images' parameter must give finite pixels. Got NaN or infinite ones in {len(bad)} images of batch "
-            f"{batch + 1}, the first at place {bad[0]}; leave them out, or replace what is missing in them. The model "
-            "has the weights of the last good epoch again."
-        )
+    if not bad:
+        return ""
+    return (
+        f" It was the images: {len(bad)} of the {len(images)} in this batch hold NaN or infinity, the first at place "
+        f"{bad[0]}; leave them out."
+    )
 
 
-def _diverged(what: str) -> TrainingError:
+def _diverged(what: str, cause: str = "") -> TrainingError:
     return TrainingError(
         f"Training diverged: {what}. Lower the 'learning_rate' (a third is a good next try), set 'gradient_norm' to 1, "
-        "and make sure that the images hold no NaN; the model has the weights of the last good epoch again."
+        f"and make sure that the images hold no NaN; the model has the weights of the last good epoch again.{cause}"
     )

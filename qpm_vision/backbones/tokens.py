@@ -57,7 +57,7 @@ def _alike(sides: tuple[int, int], image_size: tuple[int, int]) -> bool:
 def _grid(count: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
     """Rows and columns of so many patches, one every so many pixels in both directions."""
     height, width = image_size
-    if count < 1:
+    if count < 2:  # a token alone stands for the whole image
         return None
     if height == width:
         side = isqrt(count)

@@ -101,8 +101,10 @@ def build_transformers(
     except InvalidInputError as error:
         name = f"hf:{folder or config.model_type}"
         reason = str(error.__cause__ or error)
-        if _works(maps, own.size):
-            raise size_refused(name, side, own.size, reason, partial(_works, maps)) from error
+        made_for = _sides(getattr(config, "image_size", None))[0]
+        for other in (own.size, made_for):
+            if isinstance(other, int) and other != side and _works(maps, other):
+                raise size_refused(name, side, other, reason, partial(_works, maps)) from error
         raise InvalidInputError(
             f"The backbone {name!r} must give maps or patch tokens of images. Got none: {reason.rstrip('.')}. Choose a "
             "folder with a model of images, or wrap it in a builder of your own, my.module:build."
@@ -155,6 +157,8 @@ class _TransformersMaps(FoldedNetwork):
             options["noise"] = torch.arange(count, device=images.device).expand(len(images), -1)
         output = network(pixel_values=images, **options)
         hidden = getattr(output, "last_hidden_state", None)
+        if hidden is None and getattr(output, "feature_maps", None):
+            hidden = output.feature_maps[-1]
         # What a decoder asks for, such as boxes, has no places of its own.
         if isinstance(hidden, Tensor) and getattr(output, "encoder_last_hidden_state", None) is None:
             behind = getattr(config, "num_detection_tokens", 0) or 0
