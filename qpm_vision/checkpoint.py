@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 FORMAT = 1
+_LARGEST = 1 << 13
 _KEY = "qpm"
 _FORM = {
     "kind": str,
@@ -276,7 +277,8 @@ def _named_backbone(file: Path, name: Any, size: int, description: Any) -> Backb
             "architecture: load_checkpoint(path, backbone=…)."
         )
     try:
-        return build_backbone(name, weights=RANDOM, size=size, description=description)
+        # A size that no image has is that of a damaged header, and no network is to be made for it.
+        return build_backbone(name, weights=RANDOM, size=size if size <= _LARGEST else None, description=description)
     except (InvalidInputError, *_UNBUILT) as error:
         raise CheckpointError(
             f"The checkpoint {str(file)!r} needs its backbone. {error} Or pass one: load_checkpoint(path, backbone=…)."
