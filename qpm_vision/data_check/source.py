@@ -119,6 +119,6 @@ def _unused(root: Path, halves: list[Path]) -> list[Path]:
 def told_unreadable(reasons: dict[int, str], images: ImageSet) -> tuple[LeftOut, ...]:
     """Images that could not be read when they were looked at."""
     return unreadable_files(
-        SkippedImage(images.file(position) or Path(images.name(position)), reason)
+        SkippedImage(Path(images.name(position)), reason)
         for position, reason in sorted(reasons.items())
     )
