@@ -119,6 +119,5 @@ def _unused(root: Path, halves: list[Path]) -> list[Path]:
 def told_unreadable(reasons: dict[int, str], images: ImageSet) -> tuple[LeftOut, ...]:
     """Images that could not be read when they were looked at."""
     return unreadable_files(
-        SkippedImage(Path(images.name(position)), reason)
-        for position, reason in sorted(reasons.items())
+        SkippedImage(Path(images.name(position)), reason) for position, reason in sorted(reasons.items())
     )
