@@ -107,9 +107,9 @@ def _few(counts: npt.NDArray[np.int64], names: Sequence[str], validation_share: 
                 f"Too few images to hold {least} of every class out: {_classes([names[i] for i in short])}",
                 f"{chosen} leaves fewer than {least} of {_listed([names[i] for i in short])}; {names[smallest]!r} has "
                 f"{int(train[smallest])} training images, of which {int(held_out[smallest])} would be held out. "
-                f"Sets of classes that hold the right one {CONFIDENCE:.0%} of the time, for each class, need {least} of each "
-                f"(1 / {1 - CONFIDENCE:.1g} − 1). For all classes together {least} are enough, and there would be "
-                f"{int(held_out.sum()):,}.",
+                f"Sets of classes that hold the right one {CONFIDENCE:.0%} of the time, for each class, need "
+                f"{least} of each (1 / {1 - CONFIDENCE:.1g} − 1). For all classes together {least} are enough, and "
+                f"there would be {int(held_out.sum()):,}.",
                 "Add images of these classes" + (f", or hold a share of {enough:g} out." if enough < 0.5 else "."),
                 {
                     "share": share,
