@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ _DIGITS: Final = 18
 """Digits that every 64-bit integer has room for."""
 
 _SHOWN: Final = 300
+_MOST_OPEN: Final = 500
 
 
 def shortened(error: object) -> str:
@@ -184,12 +186,13 @@ def parse_yaml(text: str) -> Any:
     """
     if len(text) > MOST_YAML:
         raise ValueError(f"it has more than {MOST_YAML:,} characters")
+    _refuse_depth(text)
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None
-        _count_nodes(node, {})
+        _count_nodes(node, {}, "it")
         return loader.construct_document(node)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
@@ -199,27 +202,41 @@ def parse_yaml(text: str) -> Any:
         loader.dispose()
 
 
-def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
+def _refuse_depth(text: str) -> None:
+    """Raise where brackets are open within brackets, which the reader takes quadratic time for."""
+    depth = 0
+    for match in re.finditer(r"[\[\]{}]", text):
+        depth += 1 if match[0] in "[{" else -1
+        if depth > _MOST_OPEN:
+            raise ValueError("its values are nested too deeply")
+
+
+def _count_nodes(node: yaml.Node, known: dict[int, int], where: str) -> int:
     """The values in a node; refuses too many, a node in itself, and a key that is there twice."""
     if id(node) in known:
         if not known[id(node)]:
             raise ValueError("a value is part of itself")
         return known[id(node)]
     known[id(node)] = 0  # under way
-    children: list[yaml.Node] = []
+    children: list[tuple[str, yaml.Node]] = []
     if isinstance(node, yaml.MappingNode):
         keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if len(set(keys)) < len(keys):
             twice = next(value for (_, value), count in Counter(keys).items() if count > 1)
             raise ValueError(f"the key {twice[:40]!r} is there twice")
-        children = [part for pair in node.value for part in pair]
+        children = [(where, key) for key, _ in node.value]
+        # A message names the key of the whole that leads there.
+        children += [
+            (repr(key.value) if where == "it" and isinstance(key.value, str) else where, value)
+            for key, value in node.value
+        ]
     elif isinstance(node, yaml.SequenceNode):
-        children = node.value
+        children = [(where, part) for part in node.value]
     count = 1
-    for child in children:
-        count += _count_nodes(child, known)
+    for place, child in children:
+        count += _count_nodes(child, known, place)
         if count > MOST_NODES:
-            raise ValueError(f"it has more than {MOST_NODES:,} values, aliases counted each time")
+            raise ValueError(f"{place} has more than {MOST_NODES:,} values, aliases counted each time")
     known[id(node)] = count
     return count
 
