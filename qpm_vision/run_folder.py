@@ -247,7 +247,7 @@ class RunFolder:
         """
         finished = self.stages()
         for name, stage in _WRITTEN_BY.items():
-            if stage in finished:
+            if stage in finished and name not in _LATER:
                 with self.reading(name):
                     file_size(self.path / name)
 
@@ -478,6 +478,9 @@ _WRITTEN_BY = {
     "sight.npz": "explanation",
 }
 
+
+_LATER = ("sight.npz",)
+"""Files that runs of earlier versions lack."""
 
 _REMEDIES = {
     CONFIG: "Restore it from a copy, or use a new folder.",

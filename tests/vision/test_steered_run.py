@@ -37,7 +37,9 @@ def parent(finished: RunFolder, tmp_path: Path) -> RunFolder:
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without scores and pictures, which take most of their time here and know nothing of steering."""
     monkeypatch.setitem(pipeline._STAGES, "evaluation", lambda work: work.folder.write_json("metrics.json", {}))
-    monkeypatch.setitem(pipeline._STAGES, "explanation", lambda _: None)
+    monkeypatch.setitem(
+        pipeline._STAGES, "explanation", lambda work: work.folder.write_npz("gallery.npz", {"best_of_class": [[0]]})
+    )
 
 
 def _kept(folder: RunFolder) -> list[int]:
