@@ -475,7 +475,6 @@ _WRITTEN_BY = {
     "qpm.safetensors": "fine-tuning",
     "metrics.json": "evaluation",
     "gallery.npz": "explanation",
-    "sight.npz": "explanation",
 }
 
 
