@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from qpm_opt.conversion import plain_array
 from qpm_opt.errors import InvalidInputError
@@ -90,6 +91,16 @@ def items(name: str, value: Any, what: str) -> list[Any]:
         raise InvalidInputError(f"The '{name}' parameter must be a list of {what}. Got {value!r}.") from None
 
 
+def ordered_items(name: str, value: Any, what: str) -> list[Any]:
+    """The items of any iterable whose order means something."""
+    if isinstance(value, Set) and not isinstance(value, KeysView):  # the keys of a dictionary do have one
+        raise InvalidInputError(
+            f"The '{name}' parameter must be a list of {what}, in order. Got a {type(value).__name__}, which has none; "
+            "pass a list."
+        )
+    return items(name, value, what)
+
+
 def require_moderate(name: str, array: FloatArray) -> None:
     """Raise where sums of products, or quotients, would leave the range of float64."""
     largest = float(np.abs(array).max(initial=0.0))
@@ -104,7 +115,7 @@ def label_tuple(name: str, value: Iterable[Any] | None, length: int) -> tuple[st
     """Labels as a tuple of strings (in the spelling of `normal_text`) or ints, as many as needed and no two alike."""
     if value is None:
         return None
-    labels = tuple(_plain_label(item) for item in items(name, value, "labels"))
+    labels = tuple(_plain_label(item) for item in ordered_items(name, value, "labels"))
     if len(labels) != length:
         raise InvalidInputError(f"The '{name}' parameter must have {length} entries. Got {len(labels)}.")
     wrong = [label for label in labels if not isinstance(label, (str, int)) or isinstance(label, bool)]
@@ -166,7 +177,9 @@ def _float(name: str, value: Any) -> float:
 def _plain_label(label: Any) -> Any:
     if isinstance(label, np.generic):
         label = label.item()
-    return normal_text(label) if isinstance(label, str) else label
+    if isinstance(label, str):  # members of enumerations are text and numbers too, and stored as such
+        return normal_text(str.__str__(label))
+    return int(label) if isinstance(label, int) and not isinstance(label, bool) else label
 
 
 def position(name: str, value: Any, length: int, labels: Sequence[str | int] | None, what: str) -> int:
@@ -195,6 +208,8 @@ def position(name: str, value: Any, length: int, labels: Sequence[str | int] | N
 def feature_positions(name: str, value: Any, n_features: int, labels: Sequence[str | int] | None) -> list[int]:
     """Positions of features that are given by label, by position, or as a mask with a boolean for each feature."""
     given = items(name, value, "features")
+    if any(item is pd.NA for item in given):
+        raise InvalidInputError(f"The '{name}' parameter must have no missing values. Got <NA>; fill or drop them.")
     if not given or not all(isinstance(item, (bool, np.bool_)) for item in given):
         return [position(name, item, n_features, labels, "feature") for item in given]
     if len(given) != n_features:

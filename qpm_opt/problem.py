@@ -16,7 +16,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from qpm_opt import _storage
-from qpm_opt._read_only import ReadOnlyArrays, freeze
+from qpm_opt._read_only import ReadOnlyArrays, ReadOnlyMatrix, freeze
 from qpm_opt._validation import (
     FloatArray,
     IntArray,
@@ -26,6 +26,7 @@ from qpm_opt._validation import (
     label_at,
     label_tuple,
     labels_of,
+    ordered_items,
     position,
     require_finite,
     require_moderate,
@@ -301,8 +302,7 @@ class AssignmentProblem(ReadOnlyArrays):
         for name, value in (("class_similarity", class_similarity), ("feature_bias", feature_bias)):
             value.setflags(write=False)
             object.__setattr__(other, name, value)
-        for array in (redundancy.data, redundancy.indices, redundancy.indptr):
-            array.setflags(write=False)
+        freeze(redundancy)
         object.__setattr__(other, "redundancy", redundancy)
         return other
 
@@ -438,7 +438,9 @@ def _penalty_matrix(value: Any, n_features: int, features: tuple[Label, ...] | N
     """Symmetric csr matrix of penalties without explicit zeros."""
     name = "redundancy"
     if value is None:
-        return sp.csr_array((n_features, n_features), dtype=np.float64)
+        none = ReadOnlyMatrix((n_features, n_features), dtype=np.float64)
+        freeze(none)
+        return none
     given = [value.labels] if isinstance(value, Penalties) else [labels_of(value, "index"), labels_of(value, "columns")]
     for labels in given:
         require_same_labels(name, labels, features, "the features of 'class_similarity'")
@@ -476,7 +478,7 @@ def _penalty_matrix(value: Any, n_features: int, features: tuple[Label, ...] | N
             f"The '{name}' parameter must be symmetric. Got a matrix that differs from its transpose by up to "
             f"{difference.max():g}; {remedy}."
         )
-    symmetric = sp.csr_array((matrix + matrix.T) * 0.5)
+    symmetric = ReadOnlyMatrix((matrix + matrix.T) * 0.5)
     symmetric.sort_indices()
     freeze(symmetric)
     return symmetric
@@ -492,7 +494,9 @@ def _budgets(value: Any, n_classes: int, classes: tuple[Label, ...] | None) -> I
             f"Got {len(value)} of them."
         )
     require_same_labels(name, labels_of(value, "index"), classes, "the classes of 'class_similarity'")
-    return _frozen(np.array([whole_number(name, item, least=1) for item in items(name, value, "whole numbers")]))
+    return _frozen(
+        np.array([whole_number(name, item, least=1) for item in ordered_items(name, value, "whole numbers")])
+    )
 
 
 def _feature_set(name: str, value: Any, n_features: int, features: tuple[Label, ...] | None) -> IntArray:
@@ -510,7 +514,9 @@ def _pair_set(
     features: tuple[Label, ...] | None,
 ) -> IntArray:
     pairs = set()
-    if getattr(getattr(value, "dtype", None), "kind", "") == "b" or str(getattr(value, "dtype", "")) == "torch.bool":
+    if _is_mask(value):
+        for axis, labels, owner in (("index", classes, "the classes"), ("columns", features, "the features")):
+            require_same_labels(name, labels_of(value, axis), labels, f"{owner} of 'class_similarity'")
         mask = plain_array(name, value)
         if mask.shape != shape:
             raise InvalidInputError(
@@ -527,6 +533,13 @@ def _pair_set(
             )
         )
     return _frozen(np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2))
+
+
+def _is_mask(value: Any) -> bool:
+    """Whether it is an array, a tensor or a frame of booleans."""
+    if hasattr(value, "iloc") and value.ndim == 2:
+        return all(str(dtype) in ("bool", "boolean") for dtype in value.dtypes)
+    return str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
 
 
 def _contrasts(value: Any, n_classes: int, classes: tuple[Label, ...] | None) -> IntArray:

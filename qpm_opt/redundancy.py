@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.sparse import csr_array
 
 from qpm_opt._clique import find_dispersed_set
-from qpm_opt._read_only import ReadOnlyArrays, freeze
+from qpm_opt._read_only import ReadOnlyArrays, ReadOnlyMatrix, freeze
 from qpm_opt._validation import (
     float_array,
     labels_of,
@@ -307,7 +307,7 @@ def _penalise(values: FloatArray, epsilon: float, clique: IntArray | None, prove
         low = float(values.min(where=positive, initial=np.inf))
         span = float(values.max()) - low
         matrix[penalised] = (values[penalised] - low) / span if span > 0 else 1.0
-    sparse = csr_array(matrix)
+    sparse = ReadOnlyMatrix(matrix)
     freeze(sparse)
     n_penalised = int(np.count_nonzero(penalised)) // 2
     n_pairs = n * (n - 1) // 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -93,6 +95,62 @@ def test_nothing_can_be_changed() -> None:
     for array in (made.class_similarity, made.feature_bias, made.n_per_class, *penalties, made.candidates):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
+
+
+def _entry(matrix: Any) -> None:
+    matrix[0, 2] = 1.0
+
+
+@pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda matrix: setattr(matrix, "data", matrix.data * 0.0),
+        lambda matrix: setattr(matrix, "indices", matrix.indices[::-1]),
+        lambda matrix: matrix.setdiag(3.0),
+        lambda matrix: matrix.resize((2, 2)),
+        _entry,
+    ],
+)
+def test_penalties_cannot_be_changed(change: Any) -> None:
+    similarity = np.where(np.eye(4) > 0, 1.0, R)
+    for made in (problem(), pickle.loads(pickle.dumps(problem()))):
+        before = made.redundancy.toarray()
+        with pytest.raises(ValueError, match="read-only"):
+            change(made.redundancy)
+        assert (made.redundancy.toarray() == before).all()
+        assert (made.replaced(n_select=4).redundancy.toarray() == before).all()
+        _entry(made.redundancy.copy())
+    with pytest.raises(ValueError, match="read-only"):
+        change(penalties_from_similarity(similarity, n_select=2).matrix)
+
+
+def test_what_has_no_order_gives_no_order() -> None:
+    with pytest.raises(InvalidInputError, match=r"'class_labels'.*in order. Got a set"):
+        problem(class_labels={"cat", "dog", "owl"})
+    with pytest.raises(InvalidInputError, match=r"'n_per_class'.*in order. Got a frozenset"):
+        problem(n_per_class=frozenset([1, 2, 3]))
+    assert problem(class_labels=dict.fromkeys(["owl", "cat", "dog"]).keys()).class_labels == ("owl", "cat", "dog")
+
+
+def test_labels_out_of_enumerations_are_what_files_hold() -> None:
+    kind = enum.StrEnum("kind", {"A": "owl", "B": "cat", "C": "dog"})
+    number = enum.IntEnum("number", {"A": 7, "B": 3, "C": 5, "D": 1})
+    made = problem(class_labels=list(kind), feature_labels=list(number), required_pairs=[(kind.B, number.D)])
+    assert repr((made.class_labels, made.feature_labels)) == "(('owl', 'cat', 'dog'), (7, 3, 5, 1))"
+    assert made.required_pairs.tolist() == [[1, 3]]
+
+
+def test_masks_are_masks_in_frames_too() -> None:
+    frame = pd.DataFrame(A, index=["owl", "cat", "dog"], columns=["fur", "tail", "wing", "beak"])
+    for mask in (frame > 0.85, (frame > 0.85).astype("boolean")):
+        assert problem(class_similarity=frame, required_pairs=mask).required_pairs.tolist() == [[0, 0], [2, 2]]
+    with pytest.raises(InvalidInputError, match=r"'forbidden_pairs'.*same order"):
+        problem(class_similarity=frame, forbidden_pairs=frame.iloc[::-1] > 0.85)
+    with pytest.raises(InvalidInputError, match=r"'excluded_features'.*missing values. Got <NA>"):
+        problem(excluded_features=pd.array([True, None, False, False], dtype="boolean"))
+    with pytest.raises(InvalidInputError, match=r"'required_pairs'.*missing values"):
+        problem(class_similarity=frame, required_pairs=(frame > 0.85).astype("boolean").mask(frame < 0.2))
 
 
 def test_scale() -> None:
