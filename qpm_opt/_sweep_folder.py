@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ __all__ = ["SweepPoint", "file_of", "fingerprint", "open_folder", "write_points"
 
 INFEASIBLE = "infeasible"
 """How the status of a point begins that has no solution, proven."""
+
+_LOCK = ".lock"
 
 FORMAT = 2
 """Of `sweep.json`; those before 2 do not say everything about the problem."""
@@ -70,13 +74,51 @@ class SweepPoint:
         return f"select{self.n_select}-class{self.n_per_class}-{self.penalised.replace('%', 'pc')}"
 
 
-def open_folder(out: Path, mark: dict[str, Any]) -> dict[str, SweepPoint]:
-    """The points that the folder holds already, also those of another grid; refuses the folder of another sweep."""
-    stored = out / "sweep.json"
+@contextmanager
+def open_folder(out: Path, mark: dict[str, Any]) -> Iterator[dict[str, SweepPoint]]:
+    """The points that the folder holds already, also those of another grid; no other sweep works in it meanwhile.
+
+    Raises:
+        InvalidInputError: The folder cannot be written to, is that of another sweep, or one is at work in it.
+    """
     try:
         (out / "points").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInputError(f"The 'folder' parameter must be a folder to write to. Got {str(out)!r}.") from error
+    with _locked(out):
+        yield _known_points(out, mark)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep others out until the context, or this process, ends; where file systems cannot, nobody is kept out."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    try:
+        stream = (out / _LOCK).open("a")
+    except OSError as error:
+        reason = error.strerror or error
+        raise InvalidInputError(
+            f"The 'folder' parameter must be a folder to write to. Got {str(out)!r}: {reason}."
+        ) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InvalidInputError(
+                f"The 'folder' parameter must be a folder that no other sweep is at work in. Got {str(out)!r}; wait "
+                "until it ends, or use another folder."
+            ) from error
+        except OSError:
+            pass
+        yield
+
+
+def _known_points(out: Path, mark: dict[str, Any]) -> dict[str, SweepPoint]:
+    stored = out / "sweep.json"
     if not stored.exists():
         return {}
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from qpm_opt.errors import InvalidInputError, SolverError
 from qpm_opt.processes import end_with_parent
 
-__all__ = ["worker_pool"]
+__all__ = ["end_preparation", "worker_pool"]
 
 _NO_GUARD_CODE = 78
 """Exit code of a process that came to start processes itself while it was only being prepared."""
@@ -22,6 +22,15 @@ _NO_GUARD = (
     "{what} starts processes, which import the script that calls it, and must not call it again there. "
     'Put the call under `if __name__ == "__main__":`.'
 )
+
+
+def end_preparation() -> None:
+    """End a process that is only being prepared, and imports the script whose call is at work already.
+
+    To be called before anything that the first call holds, such as a folder, is asked for.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(_NO_GUARD_CODE)  # in silence: the first process tells
 
 
 @contextmanager
@@ -36,9 +45,8 @@ def worker_pool(what: str, width: int) -> Iterator[ProcessPoolExecutor]:
         InvalidInputError: This process may not start others.
         SolverError: A process ended without a word.
     """
+    end_preparation()
     here = multiprocessing.current_process()
-    if getattr(here, "_inheriting", False):
-        raise SystemExit(_NO_GUARD_CODE)  # in silence: the first process tells
     if here.daemon:
         raise InvalidInputError(
             f"{what} starts processes, which a daemonic process such as a worker of multiprocessing.Pool may not. "

@@ -21,7 +21,7 @@ import pandas as pd
 
 from qpm_opt._sweep_folder import FORMAT, INFEASIBLE, SweepPoint, file_of, fingerprint, open_folder, write_points
 from qpm_opt._validation import FloatArray, items, labels_of, positive_number, require_same_labels, whole_number
-from qpm_opt._worker_pool import worker_pool
+from qpm_opt._worker_pool import end_preparation, worker_pool
 from qpm_opt.api import solve_assignment
 from qpm_opt.backends import backend_version
 from qpm_opt.errors import BackendUnavailableError, InfeasibleProblemError, InvalidInputError, QPMError
@@ -78,8 +78,8 @@ def sweep(
         One row for each point with the fields of `SweepPoint`, in the order of the grid.
 
     Raises:
-        InvalidInputError: An argument is wrong, the folder holds the sweep of another problem, or this process may
-            not start others.
+        InvalidInputError: An argument is wrong, the folder holds the sweep of another problem, another sweep is at
+            work in it, or this process may not start others.
         BackendUnavailableError: The solver is not installed, or a scheduler is given, but Dask is not installed or not
             reached.
         SolverError: A process was killed; points that are finished are stored.
@@ -99,36 +99,43 @@ def sweep(
         "time_limit": positive_number("time_limit", time_limit),
         "seed": whole_number("seed", seed, least=0),
     }
-    out = Path(folder)
+    out = _folder(folder)
     mark = {"format": FORMAT, "problem": fingerprint(problem, values), **settings}
-    finished = open_folder(out, mark)
-    waiting = [point for point in grid if point.name not in finished]
-    if not waiting:
+    end_preparation()
+    with open_folder(out, mark) as finished:
+        waiting = [point for point in grid if point.name not in finished]
+        if not waiting:
+            return write_points(out, mark, grid, finished)
+        with _executor(min(width, len(waiting)), scheduler) as executor:
+            running: dict[Future[tuple[SweepPoint, Assignment | None]], SweepPoint] = {}
+            at_once = width if scheduler is None else len(waiting)
+            try:
+                while waiting or running:
+                    while waiting and len(running) < at_once:
+                        point = waiting.pop(0)
+                        start = _nearest_start(out, finished, point)
+                        task = executor.submit(_solve_point, problem, values, point, settings, start)
+                        running[task] = point
+                    for task in wait(running, return_when=FIRST_COMPLETED).done:
+                        del running[task]
+                        point, assignment = task.result()
+                        if assignment is not None:
+                            assignment.save(file_of(out, point))
+                        finished[point.name] = point
+                        table = write_points(out, mark, grid, finished)
+                        if progress is not None:
+                            progress(len(table), len(grid), point)
+            except BaseException:
+                for task in running:
+                    task.cancel()
+                raise
         return write_points(out, mark, grid, finished)
-    with _executor(min(width, len(waiting)), scheduler) as executor:
-        running: dict[Future[tuple[SweepPoint, Assignment | None]], SweepPoint] = {}
-        at_once = width if scheduler is None else len(waiting)
-        try:
-            while waiting or running:
-                while waiting and len(running) < at_once:
-                    point = waiting.pop(0)
-                    start = _nearest_start(out, finished, point)
-                    task = executor.submit(_solve_point, problem, values, point, settings, start)
-                    running[task] = point
-                for task in wait(running, return_when=FIRST_COMPLETED).done:
-                    del running[task]
-                    point, assignment = task.result()
-                    if assignment is not None:
-                        assignment.save(file_of(out, point))
-                    finished[point.name] = point
-                    table = write_points(out, mark, grid, finished)
-                    if progress is not None:
-                        progress(len(table), len(grid), point)
-        except BaseException:
-            for task in running:
-                task.cancel()
-            raise
-    return write_points(out, mark, grid, finished)
+
+
+def _folder(folder: str | os.PathLike[str]) -> Path:
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+        raise InvalidInputError(f"The 'folder' parameter must be the path of a folder. Got {folder!r}.")
+    return Path(folder)
 
 
 def _refuse_unknown_solver(solver: str, scheduler: str | None) -> None:

@@ -151,6 +151,21 @@ def test_a_folder_is_of_one_problem_in_every_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_threads")
+def test_one_sweep_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"n_per_class": [2], "solver": "local_search", "workers": 1}
+
+    def meanwhile(done: int, total: int, point: object) -> None:
+        with pytest.raises(InvalidInputError, match="no other sweep is at work in"):
+            sweep(_problem().replaced(excluded_features=[3]), tmp_path, n_select=[7], **given)
+
+    sweep(_problem(), tmp_path, n_select=[6], **given, progress=meanwhile)
+    assert len(sweep(_problem(), tmp_path, n_select=[6, 7], **given)) == 2  # it is free again
+    for nowhere in ("", None, 5):
+        with pytest.raises(InvalidInputError, match="'folder' parameter must be the path"):
+            sweep(_problem(), nowhere, n_select=[6], **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("in_threads")
 def test_what_failed_is_tried_again(tmp_path: Path) -> None:
     given: dict[str, Any] = {"n_select": [6, 8], "n_per_class": [2], "solver": "local_search", "workers": 1}
     first = sweep(_problem(), tmp_path, **given)
