@@ -67,6 +67,13 @@ def read_csv(path: str | os.PathLike[str], *, fill: bool = False) -> list[tuple[
                 raise _wrong(
                     place, "be separated by commas", name, "Save it with commas, and points in numbers such as 0.5"
                 )
+        if any(len(row) > 1 for _, row in rows[1:]):
+            raise _wrong(
+                place,
+                "begin with the names of its columns",
+                f"{header[0]!r} alone in line {rows[0][0]}",
+                "Remove what stands before the table",
+            )
     twice = [name for position, name in enumerate(header) if name and name in header[:position]]
     if twice:
         numbers = [str(position) for position, name in enumerate(header, 1) if name == twice[0]]
@@ -104,6 +111,13 @@ def read_labelled_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
             place, "hold several columns, separated by commas", "one", "Write it with pandas' to_csv, or as .npy"
         )
     names = [row[0] for _, row in rows]
+    if header[0] and all(_is_number(name) and not _WHOLE.fullmatch(name) for name in header[1:]):
+        raise _wrong(
+            place,
+            "begin with the names of its columns, and an empty first cell",
+            f"{header[0]!r} and numbers in line {found[0][0]}",
+            "Put names above the numbers; leave the first cell empty if these are names",
+        )
     if header[0].casefold() not in _CORNER and (_is_number(header[0]) or all(map(_is_number, names))):
         raise _wrong(
             place,

@@ -57,6 +57,8 @@ def test_names_are_kept_on_both_axes(tmp_path: Path, classes: list[str], feature
         (",a,b\nx,1_000,1\n", "Got '1_000'"),
         (",a,\nx,1,0\n", "name every column. Got no name in column 3"),
         (",a,b\n ,1,0\n", "name every row. Got no name in line 2"),
+        ("x,0.5,0.25\ny,1.5,0\n", "names of its columns, and an empty first cell. Got 'x' and numbers in line 1"),
+        ("# of May\n,a,b\nx,1,0\n", "names of its columns. Got '# of May' alone in line 1. Remove what stands before"),
         ("a,b\n", "an empty first cell. Got 'a' there"),
         ("", "Got an empty file"),
         (',a,b\n"x,1,0\n', "that can be read. Got unexpected end of data"),
