@@ -67,6 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         except QPMError as error:
             print(f"qpm-opt: {error}", file=sys.stderr)
             return 2
+        except MemoryError as error:
+            print(
+                f"qpm-opt: The problem must fit into memory. Got {str(error) or 'no more of it'}; leave out features "
+                "that are dead or alike, or use a machine with more memory.",
+                file=sys.stderr,
+            )
+            return 2
         except KeyboardInterrupt:
             print("\nqpm-opt: stopped.", file=sys.stderr)
             return 130

@@ -220,6 +220,13 @@ class Assignment(ReadOnlyArrays):
                 _require(weights.ndim == 2 and weights.shape[1] == len(selected), "'weights' has another shape")
                 _require(weights.dtype.kind in "iu", "'weights' holds other values than 0 and 1")
                 _require(bool(np.isin(weights, (0, 1)).all()), "'weights' holds other values than 0 and 1")
+                stated = _finite(data["objective"])
+                _require(
+                    math.isclose(
+                        stated, terms.total, rel_tol=1e-9, abs_tol=1e-9 * sum(map(abs, asdict(terms).values()))
+                    ),
+                    f"its terms come to {terms.total!r}, not to the objective {stated!r}",
+                )
                 solution = frozen_solution(selected, weights, terms)
             n_features = whole_number("n_features", data["n_features"], least=1)
             found = cls(

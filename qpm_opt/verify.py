@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from qpm_opt._validation import label_at
+from qpm_opt._validation import label_at, positive_number
 from qpm_opt.problem import AssignmentProblem
 from qpm_opt.solution import Assignment, SolutionStatus
 
@@ -56,7 +56,9 @@ def verify(problem: AssignmentProblem, assignment: Assignment, *, tolerance: flo
 
     Raises:
         NoSolutionError: The assignment holds no solution.
+        InvalidInputError: The tolerance is no number, or below 0.
     """
+    tolerance = positive_number("tolerance", tolerance, zero_allowed=True)
     selected: list[int] = [int(f) for f in assignment.selected]
     weights = np.asarray(assignment.weights)
     found: list[str] = []

@@ -267,3 +267,14 @@ def test_options_that_would_do_nothing_are_refused(stored: Path, capsys: pytest.
     assert "Got it alone; add '--plot FILE'" in capsys.readouterr().err
     assert cli.main(["sweep", str(stored), str(stored.parent / "out"), "--n-select", "1:999999999999:1"]) == 2
     assert "at most 10000 numbers" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_into_memory_is_said(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def solve(*_: object, **__: object) -> None:
+        np.empty((2**20, 2**38))
+
+    monkeypatch.setattr("qpm_opt.cli.solve_assignment", solve)
+    assert cli.main(["solve", str(stored), str(stored.with_name("result.npz"))]) == 2
+    assert "must fit into memory. Got Unable to allocate" in capsys.readouterr().err

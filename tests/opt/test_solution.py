@@ -111,6 +111,14 @@ def test_damaged_files(result: Assignment, tmp_path: Path) -> None:
         Assignment.load(tmp_path / "p.npz")
 
 
+def test_an_objective_that_its_terms_deny_is_refused(result: Assignment) -> None:
+    good = result.to_dict()
+    assert Assignment.from_dict({**good, "objective": good["objective"] * (1 + 1e-12)}).objective == result.objective
+    for wrong in (good["objective"] * 1.001, 1e9, None):
+        with pytest.raises(InvalidInputError, match=r"objective|finite number"):
+            Assignment.from_dict({**good, "objective": wrong})
+
+
 def test_malformed_content_is_refused(result: Assignment) -> None:
     good = result.to_dict()
     for name, value in (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qpm_opt import Assignment, AssignmentProblem, NoSolutionError, Terms, solve_assignment, verify
+from qpm_opt import Assignment, AssignmentProblem, InvalidInputError, NoSolutionError, Terms, solve_assignment, verify
 
 A = np.random.default_rng(0).random((5, 8))
 R = np.triu(np.random.default_rng(1).random((8, 8)), 1)
@@ -158,3 +158,9 @@ def test_nothing_to_verify() -> None:
     empty = dataclasses.replace(solve_assignment(problem(), solver="pyomo"), solution=None)
     with pytest.raises(NoSolutionError):
         verify(problem(), empty)
+
+
+@pytest.mark.parametrize("tolerance", [float("nan"), -1.0, "much"])
+def test_a_tolerance_is_a_number(tolerance: Any, good: Assignment) -> None:
+    with pytest.raises(InvalidInputError, match="'tolerance' parameter must be"):
+        verify(problem(), good, tolerance=tolerance)
