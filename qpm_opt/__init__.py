@@ -25,7 +25,7 @@ from qpm_opt.redundancy import Penalties, penalties_from_similarity
 from qpm_opt.solution import Assignment, SolutionStatus, Termination, TracePoint
 from qpm_opt.sweep import SweepPoint, sweep
 from qpm_opt.tables import read_csv
-from qpm_opt.text import alike_but_for_case, normal_text
+from qpm_opt.text import alike_but_for_case, normal_text, printable
 from qpm_opt.verify import Verification, verify
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "normal_text",
     "penalties_from_similarity",
     "plain_array",
+    "printable",
     "read_csv",
     "refuse_overwriting",
     "solve_assignment",

@@ -33,6 +33,7 @@ from qpm_opt.redundancy import penalties_from_similarity
 from qpm_opt.solution import Assignment, Termination
 from qpm_opt.sweep import SweepPoint, sweep
 from qpm_opt.tables import read_labelled_csv
+from qpm_opt.text import printable
 from qpm_opt.verify import verify
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             code = command(arguments)
         except QPMError as error:
-            print(f"qpm-opt: {error}", file=sys.stderr)
+            print(printable(f"qpm-opt: {error}"), file=sys.stderr)
             return 2
         except MemoryError as error:
             print(
@@ -227,7 +228,7 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.classes:
         frame = shown.to_frame()
         for name, row in frame.iterrows():
-            print(f"{name}: {', '.join(str(label) for label in frame.columns[row.to_numpy() > 0])}")
+            print(printable(f"{name}: {', '.join(str(label) for label in frame.columns[row.to_numpy() > 0])}"))
     if arguments.plot:
         figure, _ = shown.plot(arguments.kind or "matrix")
         try:

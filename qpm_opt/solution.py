@@ -18,6 +18,7 @@ from qpm_opt._read_only import ReadOnlyArrays
 from qpm_opt._validation import IntArray, label_tuple, whole_number
 from qpm_opt.errors import InvalidInputError, NoSolutionError
 from qpm_opt.problem import Terms
+from qpm_opt.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -322,7 +323,7 @@ class Assignment(ReadOnlyArrays):
                     f"{len(weights)} classes, {weights.shape[1]} of {self.n_features} features, {budget} per class",
                 )
             )
-            shown = ", ".join(str(label) for label in self.selected_labels[:12])
+            shown = ", ".join(printable(str(label)) for label in self.selected_labels[:12])
             rows.append(("features", shown + (", …" if weights.shape[1] > 12 else "")))
         return rows
 

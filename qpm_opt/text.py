@@ -1,11 +1,14 @@
-"""Names that people write: two spellings of one text are one name."""
+"""Names that people write: two spellings of one text are one name, and none moves the cursor of a terminal."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["alike_but_for_case", "normal_text"]
+__all__ = ["alike_but_for_case", "normal_text", "printable"]
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def normal_text(text: str) -> str:
@@ -33,3 +36,13 @@ def alike_but_for_case(names: Iterable[str]) -> tuple[str, str] | None:
         if other != name:
             return other, name
     return None
+
+
+def printable(text: str) -> str:
+    r"""The text with escapes such as `\x1b` for control characters other than line breaks and tabs.
+
+    Example:
+        >>> printable("\x1b[31mred") == r"\x1b[31mred"
+        True
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -12,11 +12,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from qpm_opt import InvalidInputError
+from qpm_opt import InvalidInputError, printable
 from qpm_vision._image_input import find_images
 from qpm_vision._progress import LineReporter, Reporter, make_reporter
 from qpm_vision._targets import refuse_inputs
-from qpm_vision._text import printable
 from qpm_vision.data.images import UnreadableImageError
 from qpm_vision.predict import Contribution, Prediction, Predictor, load_model
 from qpm_vision.run_folder import RunFolder

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, TextIO
 
-from qpm_vision._text import printable
+from qpm_opt import printable
 
 __all__ = ["BarReporter", "LineReporter", "Reporter", "SilentReporter", "make_reporter"]
 

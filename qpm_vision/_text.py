@@ -1,13 +1,12 @@
-"""Names as text: of files whose names are no UTF-8, and with characters that would move the cursor of a terminal."""
+"""Names as text: of files whose names are no UTF-8."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["printable", "readable", "utf8"]
+__all__ = ["readable", "utf8"]
 
 _HALF = re.compile("[\ud800-\udfff]")
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def readable(name: str) -> str:
@@ -18,11 +17,6 @@ def readable(name: str) -> str:
         True
     """
     return _HALF.sub(lambda half: _escaped(ord(half[0])), name)
-
-
-def printable(text: str) -> str:
-    r"""The text with escapes such as `\x1b` for control characters other than line breaks and tabs."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def utf8(text: str) -> bytes:

@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from qpm_opt import InvalidInputError, QPMError, steady_output
-from qpm_vision._text import printable
+from qpm_opt import InvalidInputError, QPMError, printable, steady_output
 
 if TYPE_CHECKING:
     from qpm_vision.config import RunConfig

@@ -278,3 +278,15 @@ def test_what_does_not_fit_into_memory_is_said(
     monkeypatch.setattr("qpm_opt.cli.solve_assignment", solve)
     assert cli.main(["solve", str(stored), str(stored.with_name("result.npz"))]) == 2
     assert "must fit into memory. Got Unable to allocate" in capsys.readouterr().err
+
+
+def test_names_do_not_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = A.rename(index={"a": "\x1b[2Ja"}, columns={f"f{i}": f"\x1b[31mf{i}" for i in range(9)})
+    AssignmentProblem(table, n_select=4, n_per_class=2).save(tmp_path / "problem.npz")
+    out = str(tmp_path / "result.npz")
+    assert cli.main(["solve", str(tmp_path / "problem.npz"), out, "--solver", "local_search"]) == 0
+    assert cli.main(["show", out, "--classes"]) == 0
+    assert cli.main(["show", str(tmp_path / "\x1b[2J.npz")]) == 2
+    printed = "".join(capsys.readouterr())
+    assert "\x1b" not in printed
+    assert "\\x1b[2Ja: \\x1b[31mf" in printed
