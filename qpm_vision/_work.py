@@ -268,15 +268,15 @@ class Work:
         Raises:
             RunFolderError: The file is missing, damaged or holds another kind of model.
         """
+        stage = "dense" if name.startswith("dense") else "fine-tuning"
         try:
             model, preprocessing, _ = load_checkpoint(self.folder.path / name)
         except QPMError as error:
-            stage = "dense" if name.startswith("dense") else "fine-tuning"
             raise RunFolderError(f"{error} Train again with `--redo {stage}`.") from error
         if not isinstance(model, kind):
             raise RunFolderError(
                 f"The file {str(self.folder.path / name)!r} must hold a {kind.__name__}. Got a {type(model).__name__}; "
-                "train again with `--redo dense`."
+                f"train again with `--redo {stage}`."
             )
         return self.prepared(model), preprocessing
 

@@ -201,7 +201,7 @@ def class_table(entries: Sequence[Mapping[str, Any]]) -> str:
     Args:
         entries: What `by_class` gives for a model.
     """
-    rows = [("class", "images", "recall", "95 % interval", "precision", "F1")]
+    rows: list[tuple[str, ...]] = [("class", "images", "recall", "95 % interval", "precision", "F1")]
     for entry in entries:
         span = (
             "–"
@@ -210,7 +210,7 @@ def class_table(entries: Sequence[Mapping[str, Any]]) -> str:
         )
         rows.append(
             (
-                entry["name"],
+                " ".join(entry["name"].split()) or repr(entry["name"]),  # a row is one line
                 f"{entry['images']:,}",
                 _percent(entry["recall"]),
                 span,

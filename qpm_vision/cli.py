@@ -507,7 +507,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         known = set(_words(self))
         for word in message.replace("=", " ").split():
-            word = word.strip("'\",()")
+            word = word.strip("'\",():")
             close = difflib.get_close_matches(word, known - {word}, n=1, cutoff=0.6)
             if word not in known and close:
                 message += f" (did you mean {close[0]!r}?)"

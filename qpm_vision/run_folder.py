@@ -99,6 +99,7 @@ class RunFolder:
                 f"The path of a run folder must be a text or a path. Got {path!r} of type {type(path).__name__}."
             ) from error
         self.figures = self.path / "figures"
+        self._locked: tuple[int, int] | None = None
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> RunFolder:
@@ -316,6 +317,7 @@ class RunFolder:
     def replacing(self, name: str) -> Iterator[Path]:
         """Like `write_path`, around a block that fills the path it is given; nothing stays of a block that fails."""
         target = self.path / name
+        self._require_place()
         temporary: Path | None = None
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -460,10 +462,31 @@ class RunFolder:
                 ) from error
             except OSError:  # a file system without locks
                 pass
-            yield
+            self._locked = _identity(self.path)
+            try:
+                yield
+            finally:
+                self._locked = None
+
+    def _require_place(self) -> None:
+        """Raise where the folder that is locked lies elsewhere by now: a run must not be scattered over two."""
+        if self._locked is not None and _identity(self.path) != self._locked:
+            raise RunFolderError(
+                f"The run folder {str(self.path)!r} was moved or deleted while a run worked in it. What was finished "
+                "is where it was moved to: the same command with that folder continues."
+            )
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r}, finished={list(self.stages())})"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from another that takes its place; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 _WRITTEN_BY = {

@@ -24,7 +24,8 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     for name, tensor in tensors.items():
         if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
             continue
-        finite = torch.isfinite(tensor)
+        # PyTorch tells NaN from numbers in no type of eight bits.
+        finite = torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float())
         if not bool(finite.all()):
             return f"{int((~finite).sum())} NaN or infinite of {tensor.numel()} values in {name!r}"
     return None

@@ -29,7 +29,7 @@ def build_imported(path: str) -> Backbone:
         sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a module does when it is imported
         raise InvalidInputError(
             f"The 'backbone' parameter must name a function that can be imported, as 'my.module:build'. Got {path!r}: "
             f"{error}. Run from the folder of the module, or install it."

@@ -21,6 +21,8 @@ _MOST_NUMBERED = 30
 """Classes up to which cells hold their numbers."""
 _MOST_NAMED = 120
 """Classes up to which rows have their names."""
+_MOST_CHARACTERS = 24
+"""Of a name."""
 _CELL = (0.06, 0.42)
 """Inches of a cell: where there are many, and where there are few."""
 
@@ -38,7 +40,7 @@ def draw_confusion(confusion: npt.NDArray[np.int64], class_names: Sequence[str])
     images = confusion.sum(axis=1)
     shares = confusion / np.maximum(images, 1)[:, None]
     named = n_classes <= _MOST_NAMED
-    names = [textwrap.shorten(drawable(str(name)), 24, placeholder="…") for name in class_names] if named else []
+    names = [_short(drawable(str(name))) for name in class_names] if named else []
     room = 0.5 + 0.085 * max(map(len, names), default=0)
     side = max(2.6, cell * n_classes)
     figure = new_figure(side + room + 1.0, side + room + 0.6, layout="constrained")
@@ -70,3 +72,9 @@ def draw_confusion(confusion: npt.NDArray[np.int64], class_names: Sequence[str])
     bar.set_label("share of the class", color=PALE)
     bar.outline.set_visible(False)
     return figure
+
+
+def _short(name: str) -> str:
+    """At most 24 characters of a name: whole words where there are some, else its beginning."""
+    short = textwrap.shorten(name, _MOST_CHARACTERS, placeholder="…")
+    return f"{name.strip()[: _MOST_CHARACTERS - 1]}…" if short == "…" else short

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -353,3 +354,10 @@ def test_weights_are_mapped_by_order_and_counters_are_left() -> None:
 def test_weights_that_do_not_fit_are_refused(given: dict[str, torch.Tensor], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         mapped_by_order(given, {"x.weight": torch.zeros(2), "x.bias": torch.zeros(2)})
+
+
+def test_a_module_that_fails_when_it_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fails_when_imported.py").write_text("raise RuntimeError('operator nms does not exist')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InvalidInputError, match=r"function that can be imported.*operator nms does not exist"):
+        build_backbone("fails_when_imported:build")

@@ -89,6 +89,12 @@ def test_classes_without_images_and_never_predicted_ones_are_left_open() -> None
     assert table[3].split() == ["c", "0", "–", "–", "–", "–"]
 
 
+def test_a_class_has_one_line_whatever_its_name() -> None:
+    scores = ClassScores(np.diag([3, 3]))
+    table = class_table([entry.to_dict() for entry in scores.of_each(["new\nline", "tab\ta"])]).splitlines()
+    assert [line.split("  ")[0] for line in table[1:]] == ["new line", "tab a"]
+
+
 def test_a_run_keeps_them_and_evaluate_shows_them(
     finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,6 +187,12 @@ def test_typing_mistakes(arguments: list[str], hint: str, capsys: pytest.Capture
     assert hint in capsys.readouterr().err
 
 
+def test_a_wrong_value_is_no_typing_mistake_in_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "tiny", "x", "--n-select", "3.5"])
+    assert capsys.readouterr().err.rstrip().endswith("invalid int value: '3.5'")
+
+
 def test_demo_is_the_digits_at_64_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[RunConfig, str]] = []
     monkeypatch.setattr(cli, "_train_and_show", lambda config, out, redo: seen.append((config, out)))

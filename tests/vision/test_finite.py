@@ -21,6 +21,7 @@ from qpm_opt import InvalidInputError, QPMError
 from qpm_vision import build_backbone, load_model
 from qpm_vision._finite_output import NotFiniteError
 from qpm_vision.backbones import Backbone, BackboneWeightsError, register_backbone
+from qpm_vision.backbones.finite import not_finite
 from qpm_vision.backbones.trial import try_out
 from qpm_vision.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from qpm_vision.cli import main
@@ -221,3 +222,9 @@ def test_arrays_with_nan_are_no_images(finished: RunFolder) -> None:
             predictor.predict(given)
     with pytest.raises(QPMError, match="no pixel is a finite number"):
         predictor.predict(Image.fromarray(pixels[..., 0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16])
+def test_nan_is_found_in_short_floats(dtype: torch.dtype) -> None:
+    assert not_finite({"a": torch.ones(3).to(dtype)}) is None
+    assert not_finite({"a": torch.tensor([1.0, torch.nan]).to(dtype)}) == "1 NaN or infinite of 2 values in 'a'"

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ from matplotlib.text import Text
 import qpm_vision
 from qpm_vision import explain
 from qpm_vision._progress import SilentReporter
+from qpm_vision.explain.confusion import draw_confusion
 from qpm_vision.explain.matrix import draw_matrix
 from qpm_vision.explain.page import wrapped
 from qpm_vision.pipeline import run
@@ -95,8 +97,14 @@ def test_a_picture_that_fails_costs_nothing_else(
     monkeypatch.setattr("qpm_vision.pipeline.plot_comparison", fail)
     folder = run(tiny_config(), copy, data=reported.data, reporter=Told(), redo="explanation")
     assert list(folder.stages()) == list(STAGES)
-    assert {path.stem for path in folder.figures.iterdir()} == {"classes", "assignment", "convergence"}
+    assert {path.stem for path in folder.figures.iterdir()} == {"classes", "assignment", "confusion", "convergence"}
     (note,) = [text for text in said if "could not be drawn" in text]
     assert "figures/comparison.png" in note
     assert "no such glyph" in note
     assert "--redo explanation" in note
+
+
+def test_a_long_name_without_spaces_keeps_its_beginning_beside_the_confusion() -> None:
+    figure = draw_confusion(np.diag([1, 2]), ["Donau" + "dampf" * 40, "one two"])
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["Donaudampfdampfdampfdam…", "one two"]

@@ -526,3 +526,10 @@ def test_features_that_cannot_be_used_are_said_before_training(tmp_path: Path, m
     monkeypatch.setattr(pipeline, "_note_times", lambda _: None)
     run(tiny_config(n_select=6, n_per_class=1), tmp_path / "run", data=tiny_data(), reporter=listener)
     assert any("4 classes of 1 features each use 4 of the 6 features at most" in text for text in listener.messages)
+
+
+def test_the_wrong_model_in_a_file_is_made_again_by_its_own_stage(finished: RunFolder, tmp_path: Path) -> None:
+    run_folder = Path(shutil.copytree(finished.path, tmp_path / "run"))
+    shutil.copy(run_folder / "dense.safetensors", run_folder / "qpm.safetensors")
+    with pytest.raises(RunFolderError, match=r"must hold a QPMClassifier.*--redo fine-tuning"):
+        evaluate_run(run_folder, data=tiny_data())

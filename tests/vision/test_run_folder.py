@@ -166,6 +166,19 @@ def test_the_lock_excludes_a_second_process_and_dies_with_its_owner(folder: RunF
         pass
 
 
+def test_a_folder_that_is_moved_while_a_run_works_in_it_is_not_made_anew(folder: RunFolder, tmp_path: Path) -> None:
+    with folder.lock():
+        folder.write_json("data.json", {})
+        folder.path.rename(tmp_path / "elsewhere")
+        with pytest.raises(RunFolderError, match="was moved or deleted while a run worked in it"):
+            folder.write_json("metrics.json", {})
+        assert not folder.path.exists()
+        RunFolder.create(folder.path, {})  # another folder in its place is not that of the run either
+        with pytest.raises(RunFolderError, match="was moved or deleted"):
+            folder.write_json("metrics.json", {})
+    folder.write_json("metrics.json", {})
+
+
 def test_files_are_as_readable_as_others(folder: RunFolder, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.touch()
