@@ -58,7 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     with steady_output() as output:
-        arguments = _parser().parse_args(argv)
+        parser, given = _parser(), sys.argv[1:] if argv is None else list(argv)
+        if "" in given:  # as a path it would be the current folder
+            parser.error(
+                f"argument {given.index('') + 1} is empty, as a variable of the shell that is not set; give it a "
+                "value, or leave it out"
+            )
+        arguments = parser.parse_args(given)
         logging.basicConfig(
             level=logging.INFO if arguments.verbose else logging.WARNING, format="%(name)s: %(message)s"
         )

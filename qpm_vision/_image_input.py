@@ -44,7 +44,7 @@ def find_images(path: str | os.PathLike[str], on_unreadable: OnUnreadable = refu
         on_unreadable: Told of folders that cannot be read, or hold no image.
     """
     place = Path(path).expanduser()
-    if not place.is_dir():
+    if not os.fspath(path) or not place.is_dir():  # no name at all would be the current folder
         yield place
         return
     found = failed = False

@@ -66,7 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     with steady_output() as output:
-        arguments = _parser().parse_args(argv)
+        parser, given = _parser(), sys.argv[1:] if argv is None else list(argv)
+        if "" in given:  # as a path it would be the current folder
+            parser.error(
+                f"argument {given.index('') + 1} is empty, as a variable of the shell that is not set; give it a "
+                "value, or leave it out"
+            )
+        arguments = parser.parse_args(given)
         arguments.unread = lambda: output.unread
         logging.basicConfig(
             level=logging.DEBUG if arguments.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
@@ -420,7 +426,7 @@ def _absolute(spec: str) -> str:
     kind, colon, rest = spec.partition(":")
     if colon and Path(rest).exists():
         return f"{kind}:{Path(rest).resolve()}"
-    return str(Path(spec).resolve()) if Path(spec).exists() else spec
+    return str(Path(spec).resolve()) if spec and Path(spec).exists() else spec
 
 
 def _file_name(text: str) -> str:

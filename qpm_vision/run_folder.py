@@ -98,6 +98,8 @@ class RunFolder:
             raise InvalidInputError(
                 f"The path of a run folder must be a text or a path. Got {path!r} of type {type(path).__name__}."
             ) from error
+        if not os.fspath(path):  # Path would take it for the current folder
+            raise InvalidInputError("The path of a run folder must not be empty; write '.' for the current folder.")
         self.figures = self.path / "figures"
         self._locked: tuple[int, int] | None = None
 

@@ -380,3 +380,13 @@ def test_version(tool: str, capsys: pytest.CaptureFixture[str]) -> None:
         __import__(f"{tool}.cli", fromlist=["main"]).main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("qpm 0.")
+
+
+@pytest.mark.parametrize("words", [["train", "", "run"], ["predict", "run", ""], ["evaluate", "run", "--data", ""]])
+def test_nothing_is_not_the_current_folder(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert f"argument {words.index('') + 1} is empty" in capsys.readouterr().err
+    with pytest.raises(InvalidInputError, match="must not be empty"):
+        RunFolder("")
