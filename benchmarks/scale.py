@@ -152,7 +152,7 @@ class _Watch(SilentReporter):
             images = done * _BATCH if task in STAGES[::3] else done
             self._trace.progress.setdefault(task, [(0, time.process_time())]).append((images, time.process_time()))
 
-    def result(self) -> Trace:
+    def measured(self) -> Trace:
         """End the sampling."""
         self._end.set()
         self._thread.join()
@@ -241,7 +241,7 @@ def _watched_run(options: dict[str, Any], n_images: int) -> Trace:
         data=ImageData("generated", train=train, test=test, class_names=train.class_names),
         reporter=watch,
     )
-    return watch.result()
+    return watch.measured()
 
 
 def _judged(traces: Sequence[Trace]) -> tuple[str, bool]:

@@ -481,8 +481,15 @@ def test_all_images_of_an_undivided_folder_are_scored(tmp_path: Path) -> None:
 
 
 def test_the_last_epoch_is_kept_where_validation_chose_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held_out = iter((0.9, 0.4, 0.4, 0.9))  # of two epochs of the dense model, and two of fine-tuning
-    monkeypatch.setattr(training, "accuracy", lambda *_: next(held_out))
+    held_out = iter((9, 4, 4, 9))  # right ones of ten, in two epochs of the dense model and two of fine-tuning
+
+    def confusions(*_: object) -> np.ndarray:
+        right = next(held_out)
+        counts = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
+        counts[0, :2] = right, 10 - right
+        return counts
+
+    monkeypatch.setattr(training, "confusions", confusions)
     data = replace(tiny_data(), validation=tiny_data(seed=5).test)
     place = run(tiny_config(validation_share=0.25), tmp_path / "run", data=data)
     chosen, _, _ = load_checkpoint(place.path / "dense.safetensors")

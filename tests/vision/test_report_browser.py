@@ -403,7 +403,7 @@ def test_a_report_without_all_there_could_be(browser: Browser, reported: Reporte
         seen.page.locator("#tabs [aria-current]", has_text=tab).wait_for()
         text = seen.page.locator("main").inner_text()
         assert not {"NaN", "undefined", "null", "Infinity"} & set(re.findall(r"\w+", text)), tab
-    for address in (f"#feature={bare.features[0].number}", "#class=a%2Cb%3Dc%23%2541%20%5C"):
+    for address in (f"#feature={bare.features[0].number}", "#class=Ba%24%24in%2Cb%3Dc%23%2541%20%5C"):
         seen.page.evaluate("(address) => qpmReport.go(address)", address)
         seen.page.locator("main h1").wait_for()
     seen.headed(bare.classes[2].name)
