@@ -37,6 +37,9 @@ _READ = """(canvas) => [...canvas.getContext("2d").getImageData(0, 0, canvas.wid
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)  # milliseconds; a busy machine takes longer than the default
     with open_chromium() as opened:
         yield opened
 

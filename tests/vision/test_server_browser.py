@@ -32,6 +32,7 @@ from playwright.sync_api import expect
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=20_000)  # milliseconds; a busy machine takes longer than the default
     with open_chromium() as opened:
         yield opened
 
@@ -127,6 +128,8 @@ def test_ban_see_the_price_save(
         expect(_report(page).get_by_role("button", name="Ban")).to_have_attribute("aria-pressed", "false")
         page.reload()  # to the same place, with what was not saved
         expect(_report(page).get_by_role("button", name="Require")).to_have_attribute("aria-pressed", "true")
+        # The buttons are made anew when the search that a reload begins is done: a click before that may be lost.
+        expect(page.locator("#outcome")).to_contain_text("Price: ")
         page.get_by_role("button", name=f"take back required: {number}").click()
         expect(_report(page).get_by_role("button", name="Require")).to_have_attribute("aria-pressed", "false")
         page.get_by_role("link", name="All that can be steered").click()
