@@ -228,7 +228,10 @@ def test_several_tabs_and_a_killed_server_lose_nothing(browser: Browser, folder:
         port = ask.port
     _press(_report(one), "Ban")  # off again, with nobody there
     expect(one.locator("#message")).to_contain_text("The server does not answer")
+    # What is pressed in the frame reaches the page around it a moment later, which a reload would cut off.
+    expect(one.locator("#wanted")).not_to_contain_text(f"banned: {third}")
     _press(_report(one), "Ban")
+    expect(one.locator("#wanted")).to_contain_text(f"banned: {third}")
     with served(folder, port):
         one.reload()
         expect(one.locator("#wanted")).to_contain_text(f"banned: {third}")
