@@ -128,7 +128,7 @@ def test_ban_see_the_price_save(
         expect(_report(page).get_by_role("button", name="Ban")).to_have_attribute("aria-pressed", "false")
         page.reload()  # to the same place, with what was not saved
         expect(_report(page).get_by_role("button", name="Require")).to_have_attribute("aria-pressed", "true")
-        # The buttons are made anew when the search that a reload begins is done: a click before that may be lost.
+        # A reload begins a search, whose outcome moves the buttons: a click at that moment would miss.
         expect(page.locator("#outcome")).to_contain_text("Price: ")
         page.get_by_role("button", name=f"take back required: {number}").click()
         expect(_report(page).get_by_role("button", name="Require")).to_have_attribute("aria-pressed", "false")
@@ -195,6 +195,7 @@ def test_the_theme_of_the_report_stays(tabs: Tabs) -> None:
     expect(root).to_have_attribute("data-theme", "auto")
     _report(page).locator("#theme").select_option("dark")
     expect(root).to_have_attribute("data-theme", "dark")
+    page.wait_for_function("() => Object.values(localStorage).includes('dark')")  # the page around has heard of it
     page.reload()
     expect(_report(page).locator("html")).to_have_attribute("data-theme", "dark")
     expect(_report(page).locator("#theme")).to_have_value("dark")
