@@ -5,6 +5,7 @@ from __future__ import annotations
 from qpm_opt.api import solve_assignment
 from qpm_opt.backends import backend_names, backend_version
 from qpm_opt.backends.search_log import Progress
+from qpm_opt.command_line import parse_arguments
 from qpm_opt.conversion import plain_array
 from qpm_opt.errors import (
     BackendUnavailableError,
@@ -16,7 +17,7 @@ from qpm_opt.errors import (
     UnsupportedError,
 )
 from qpm_opt.figure_text import drawable, literal_text
-from qpm_opt.files import refuse_overwriting
+from qpm_opt.files import hold_lock, refuse_overwriting
 from qpm_opt.output import Output, steady_output
 from qpm_opt.problem import AssignmentProblem, Terms
 from qpm_opt.processes import end_with_parent
@@ -53,8 +54,10 @@ __all__ = [
     "backend_version",
     "drawable",
     "end_with_parent",
+    "hold_lock",
     "literal_text",
     "normal_text",
+    "parse_arguments",
     "penalties_from_similarity",
     "plain_array",
     "printable",

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from qpm_opt import _storage
 from qpm_opt._validation import FloatArray, whole_number
 from qpm_opt.errors import InvalidInputError, QPMError
+from qpm_opt.files import hold_lock
 from qpm_opt.problem import AssignmentProblem
 from qpm_opt.solution import Assignment
 
@@ -89,32 +90,18 @@ def open_folder(out: Path, mark: dict[str, Any]) -> Iterator[dict[str, SweepPoin
         yield _known_points(out, mark)
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep others out until the context, or this process, ends; where file systems cannot, nobody is kept out."""
+def _locked(out: Path) -> AbstractContextManager[object]:
     try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    try:
-        stream = (out / _LOCK).open("a")
-    except OSError as error:
-        reason = error.strerror or error
+        return hold_lock(out / _LOCK)
+    except BlockingIOError as error:
         raise InvalidInputError(
-            f"The 'folder' parameter must be a folder to write to. Got {str(out)!r}: {reason}."
+            f"The 'folder' parameter must be a folder that no other sweep is at work in. Got {str(out)!r}; wait "
+            "until it ends, or use another folder."
         ) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InvalidInputError(
-                f"The 'folder' parameter must be a folder that no other sweep is at work in. Got {str(out)!r}; wait "
-                "until it ends, or use another folder."
-            ) from error
-        except OSError:
-            pass
-        yield
+    except OSError as error:
+        raise InvalidInputError(
+            f"The 'folder' parameter must be a folder to write to. Got {str(out)!r}: {error.strerror or error}."
+        ) from error
 
 
 def _known_points(out: Path, mark: dict[str, Any]) -> dict[str, SweepPoint]:

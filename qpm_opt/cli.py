@@ -25,6 +25,7 @@ from qpm_opt import _storage
 from qpm_opt._plots import draw_sweep
 from qpm_opt.api import solve_assignment
 from qpm_opt.backends import BACKENDS, backend_names, load_backend
+from qpm_opt.command_line import parse_arguments
 from qpm_opt.errors import BackendUnavailableError, InvalidInputError, QPMError
 from qpm_opt.files import refuse_overwriting
 from qpm_opt.output import steady_output
@@ -58,13 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     with steady_output() as output:
-        parser, given = _parser(), sys.argv[1:] if argv is None else list(argv)
-        if "" in given:  # as a path it would be the current folder
-            parser.error(
-                f"argument {given.index('') + 1} is empty, as a variable of the shell that is not set; give it a "
-                "value, or leave it out"
-            )
-        arguments = parser.parse_args(given)
+        arguments = parse_arguments(_parser(), argv)
         logging.basicConfig(
             level=logging.INFO if arguments.verbose else logging.WARNING, format="%(name)s: %(message)s"
         )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from qpm_opt import InvalidInputError, QPMError, printable, steady_output
+from qpm_opt import InvalidInputError, QPMError, parse_arguments, printable, steady_output
 
 if TYPE_CHECKING:
     from qpm_vision.config import RunConfig
@@ -66,13 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     with steady_output() as output:
-        parser, given = _parser(), sys.argv[1:] if argv is None else list(argv)
-        if "" in given:  # as a path it would be the current folder
-            parser.error(
-                f"argument {given.index('') + 1} is empty, as a variable of the shell that is not set; give it a "
-                "value, or leave it out"
-            )
-        arguments = parser.parse_args(given)
+        arguments = parse_arguments(_parser(), argv)
         arguments.unread = lambda: output.unread
         logging.basicConfig(
             level=logging.DEBUG if arguments.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"

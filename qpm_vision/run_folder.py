@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from qpm_opt import InvalidInputError, QPMError
+from qpm_opt import InvalidInputError, QPMError, hold_lock
 from qpm_vision._forms import Form, require_form
 from qpm_vision._npz import Member, read_arrays
 from qpm_vision._reading import file_size, open_file, parse_json, read_rows, read_text, shortened
@@ -442,28 +442,19 @@ class RunFolder:
             RunFolderError: Another process holds it.
         """
         try:
-            import fcntl
-        except ImportError:
-            yield
-            return
-        try:
             if os.path.lexists(self.path / LOCK):
-                file_size(self.path / LOCK)  # to open a pipe would wait for somebody to read it
-            stream = (self.path / LOCK).open("a")
+                file_size(self.path / LOCK)  # says what is there in its place
+            held = hold_lock(self.path / LOCK)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"Another process is working in {str(self.path)!r}. Wait until it ends, or use another folder."
+            ) from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise RunFolderError(
                 f"Cannot write to {str(self.path / LOCK)!r}: {reason}. Allow writing, or use another folder."
             ) from error
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunFolderError(
-                    f"Another process is working in {str(self.path)!r}. Wait until it ends, or use another folder."
-                ) from error
-            except OSError:  # a file system without locks
-                pass
+        with held:
             self._locked = _identity(self.path)
             try:
                 yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import sys
@@ -160,6 +161,11 @@ def test_one_sweep_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
 
     sweep(_problem(), tmp_path, n_select=[6], **given, progress=meanwhile)
     assert len(sweep(_problem(), tmp_path, n_select=[6, 7], **given)) == 2  # it is free again
+    (lock,) = tmp_path.glob(".lock")
+    lock.unlink()
+    os.mkfifo(lock)  # which nobody reads
+    with pytest.raises(InvalidInputError, match="must be a folder to write to"):
+        sweep(_problem(), tmp_path, n_select=[6], **given)
     for nowhere in ("", None, 5):
         with pytest.raises(InvalidInputError, match="'folder' parameter must be the path"):
             sweep(_problem(), nowhere, n_select=[6], **given)  # type: ignore[arg-type]
