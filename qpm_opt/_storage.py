@@ -139,8 +139,8 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 @contextmanager
 def _opened_archive(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
     try:
+        _require_file(path)
         with Path(path).open("rb") as stream:
-            _require_file(stream)
             if stream.read(len(_NPY)) == _NPY:
                 raise ValueError("it is a single array; name it .npy")
             with zipfile.ZipFile(stream) as archive:
@@ -188,8 +188,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any
 def read_npy(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     """Read the array of an `.npy` file, which must be as long as it says."""
     try:
+        _require_file(path)
         with Path(path).open("rb") as stream:
-            _require_file(stream)
             require_whole_array(stream, Path(path).stat().st_size)
             stream.seek(0)
             array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
@@ -200,9 +200,9 @@ def read_npy(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     return array
 
 
-def _require_file(stream: IO[bytes]) -> None:
-    """Raise ValueError for what has no end, such as /dev/zero."""
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+def _require_file(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for what has no end, such as /dev/zero, or no beginning: to open a pipe waits for a writer."""
+    if not stat.S_ISREG(Path(path).stat().st_mode):
         raise ValueError("it is no regular file")
 
 

@@ -168,19 +168,16 @@ def accuracy(model: nn.Module, loader: Iterable[Batch], device: torch.device | s
     Raises:
         InvalidInputError: There are no images.
     """
-    model.to(device)
-    right = seen = 0
-    with evaluation_mode(model), torch.no_grad():
-        for images, labels in loader:
-            output = model(images.to(device))
-            require_finite_output(model, output, seen)
-            right += int((output.logits.argmax(dim=1).cpu() == labels).sum())
-            seen += len(labels)
-    counts = distributed.sum_over_processes(torch.tensor([right, seen]))
-    right, seen = int(counts[0]), int(counts[1])
+    counts = torch.zeros(2, dtype=torch.int64)  # right ones, and all
+
+    def count(labels: Tensor, predicted: Tensor) -> None:
+        counts.add_(torch.tensor([int((predicted == labels).sum()), len(labels)]))
+
+    _predict(model, loader, device, count)
+    right, seen = distributed.sum_over_processes(counts).tolist()
     if not seen:
         raise InvalidInputError("The 'loader' parameter must hold at least one image. Got none.")
-    return right / seen
+    return float(right / seen)
 
 
 def confusions(model: Classifier, loader: Iterable[Batch], device: torch.device | str = "cpu") -> npt.NDArray[np.int64]:
@@ -194,19 +191,33 @@ def confusions(model: Classifier, loader: Iterable[Batch], device: torch.device 
     Raises:
         InvalidInputError: There are no images.
     """
-    model.to(device)
     counts = np.zeros((model.n_classes, model.n_classes), dtype=np.int64)
+
+    def count(labels: Tensor, predicted: Tensor) -> None:
+        np.add(counts, count_confusions(labels, predicted, model.n_classes), out=counts)
+
+    _predict(model, loader, device, count)
+    total: npt.NDArray[np.int64] = distributed.sum_over_processes(torch.from_numpy(counts)).numpy()
+    if not total.any():
+        raise InvalidInputError("The 'loader' parameter must hold at least one image. Got none.")
+    return total
+
+
+def _predict(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    device: torch.device | str,
+    count: Callable[[Tensor, Tensor], None],
+) -> None:
+    """Hand out the labels and the predicted classes of each batch, in evaluation mode."""
+    model.to(device)
     seen = 0
     with evaluation_mode(model), torch.no_grad():
         for images, labels in loader:
             output = model(images.to(device))
             require_finite_output(model, output, seen)
-            counts += count_confusions(labels, output.logits.argmax(dim=1).cpu(), model.n_classes)
+            count(labels, output.logits.argmax(dim=1).cpu())
             seen += len(labels)
-    total: npt.NDArray[np.int64] = distributed.sum_over_processes(torch.from_numpy(counts)).numpy()
-    if not total.any():
-        raise InvalidInputError("The 'loader' parameter must hold at least one image. Got none.")
-    return total
 
 
 def chosen_by(settings: TrainingSettings) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 import pickle
 import tracemalloc
 import zipfile
@@ -225,3 +226,11 @@ def test_numbers_of_too_many_digits_and_endless_files(
         (tmp_path / name).symlink_to("/dev/zero")
         with pytest.raises(InvalidInputError, match=message):
             (_storage.read_npy if name == "A.npy" else Assignment.load)(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes with names")
+@pytest.mark.parametrize(("name", "read"), [("r.npz", Assignment.load), ("A.npy", _storage.read_npy)])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str, read: Callable[[Path], Any]) -> None:
+    os.mkfifo(tmp_path / name)  # which nobody writes to
+    with pytest.raises(InvalidInputError, match="no regular file"):
+        read(tmp_path / name)
